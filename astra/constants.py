@@ -1,0 +1,56 @@
+"""Limits and sizes, each with where it comes from; their relations are checked at import."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from astra.errors import invariant
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+TIB: Final = 1024 * GIB
+
+CHUNK_SIZE: Final = MIB  # DESIGN section 5
+REPLICAS: Final = 3
+WRITE_QUORUM: Final = 2
+VOTERS_MAX: Final = 5
+
+# S3 limits (AWS: "Amazon S3 multipart upload limits", "Creating object key names").
+KEY_BYTES_MAX: Final = 1024
+PUT_SIZE_MAX: Final = 5 * GIB
+OBJECT_SIZE_MAX: Final = 5 * TIB
+PART_SIZE_MIN: Final = 5 * MIB  # every part but the last
+PART_NUMBER_MAX: Final = 10_000
+LIST_KEYS_MAX: Final = 1000
+DELETE_KEYS_MAX: Final = 1000
+BUCKETS_PER_OWNER_MAX: Final = 1000
+USER_METADATA_BYTES_MAX: Final = 2 * KIB
+OBJECT_TAGS_MAX: Final = 10
+BUCKET_TAGS_MAX: Final = 50
+
+# Request bodies that are read whole.
+XML_BODY_BYTES_MAX: Final = 2 * MIB
+HEADER_BYTES_MAX: Final = 16 * KIB
+
+# A blob may be committed for this long after it was placed; the sweep waits longer.
+BLOB_COMMIT_AGE_MS_MAX: Final = 24 * 3600 * 1000
+BLOB_ORPHAN_AGE_MS_MIN: Final = 26 * 3600 * 1000
+
+# Results kept for retried requests (a window of log indexes).
+REQUEST_WINDOW: Final = 50_000
+
+# Small objects travel inside the metadata command. Chosen in ADR 0003.
+INLINE_BYTES_DEFAULT: Final = 64 * KIB
+INLINE_BYTES_MAX: Final = 256 * KIB
+
+# Wire frames.
+FRAME_HEADER_BYTES_MAX: Final = 4 * MIB
+FRAME_PAYLOAD_BYTES_MAX: Final = CHUNK_SIZE
+PROPOSAL_BYTES_MAX: Final = 2 * MIB
+
+invariant(BLOB_ORPHAN_AGE_MS_MIN > BLOB_COMMIT_AGE_MS_MAX, "orphans outlive commits")
+invariant(INLINE_BYTES_DEFAULT <= INLINE_BYTES_MAX < PROPOSAL_BYTES_MAX, "inline fits a proposal")
+invariant(PROPOSAL_BYTES_MAX < FRAME_HEADER_BYTES_MAX, "a proposal fits a frame")
+invariant(PART_NUMBER_MAX * PART_SIZE_MIN <= OBJECT_SIZE_MAX, "parts fit an object")
+invariant(WRITE_QUORUM * 2 > REPLICAS, "two write quorums of holders overlap")
