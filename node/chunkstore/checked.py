@@ -61,6 +61,12 @@ def resolve_conflict(new: Footer, old: Footer | None) -> None:
         raise BlobConflict(f"blob {new.blob_id} exists with other content")
 
 
+def cut(chunk: VerifiedChunk, *, start: int, end: int) -> memoryview:
+    """The part of the blob's bytes [start, end) that this chunk has."""
+    base = chunk.index * CHUNK_SIZE
+    return chunk.data[max(0, start - base) : max(0, end - base)]
+
+
 class ChunkSequence:
     """The chunks of one new blob so far."""
 
@@ -167,9 +173,16 @@ class CheckedReader(abc.ABC):
         while start < end:
             first = start // CHUNK_SIZE
             for chunk in self.read_batch(first, last - first):
-                base = chunk.index * CHUNK_SIZE
-                yield chunk.data[start - base : end - base]
-                start = min(end, base + len(chunk.data))
+                piece = cut(chunk, start=start, end=end)
+                start += len(piece)
+                yield piece
+
+    def is_good(self, index: int) -> bool:
+        try:
+            self.read(index)
+        except BadChunk:
+            return False
+        return True
 
     def bad_chunks(self) -> list[int]:
         """Reads everything; the indexes that fail."""

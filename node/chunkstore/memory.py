@@ -264,7 +264,7 @@ class MemoryChunkStore:
         with self.open(blob_id) as reader:
             footer = _footer_of(blob_id, self.disk.blobs[blob_id])
             check_repair(footer, index, data, crc)
-            if index not in reader.bad_chunks():
+            if reader.is_good(index):
                 return
         file, offset = self.disk.blobs[blob_id], index * CHUNK_SIZE
         crash_after = self._sync_point()
