@@ -165,6 +165,10 @@ _TABLE: Final[dict[str, tuple[int, str]]] = {
         400,
         "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting",
     ),
+    "IllegalVersioningConfigurationException": (
+        400,
+        "The Versioning element must be specified",
+    ),
     "InvalidTargetBucketForLogging": (
         400,
         "The target bucket for logging does not exist, is not owned by you, or does not have the "
