@@ -219,10 +219,19 @@ REQUESTS = Table("requests", (("request_id", Column.TEXT),), Remembered)
 REQUEST_ORDER = Table(
     "request_order", (("index_", Column.INTEGER), ("request_id", Column.TEXT)), Mark
 )
+# First answers of CompleteMultipartUpload, kept for a day. Not in UPLOADS, so that listing and
+# deleting a bucket see running uploads only; and the same by time, so that they are forgotten.
+COMPLETIONS = Table("completions", (_BUCKET, _KEY, ("upload_id", Column.TEXT)), Remembered)
+COMPLETION_ORDER = Table(
+    "completion_order",
+    (("at_ms", Column.INTEGER), _BUCKET, _KEY, ("upload_id", Column.TEXT)),
+    Mark,
+)
 
 TABLES: Final[tuple[Table[Doc], ...]] = (
     MARKS, USERS, ACCESS_KEYS, BUCKETS, OBJECTS, VERSIONS, NULL_VERSIONS, MANIFESTS,
     UPLOADS, PARTS, BLOBS, INLINE, GARBAGE, REQUESTS, REQUEST_ORDER,
+    COMPLETIONS, COMPLETION_ORDER,
 )  # fmt: skip
 
 ORDER_MAX: Final = 2**62
