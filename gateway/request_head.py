@@ -15,8 +15,9 @@ Rules of this file:
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Generic, TypeVar, overload
 from urllib.parse import unquote_to_bytes
 
 from gateway.request_errors import RequestError
@@ -40,7 +41,33 @@ def _text(decoded: bytes) -> str:
         raise RequestError("InvalidURI", "The URI is not valid UTF-8 after decoding.") from None
 
 
-# No slots: cached_property needs a __dict__, and most heads never ask for most of these.
+_Value = TypeVar("_Value")
+
+
+class _Lazy(Generic[_Value]):
+    """functools.cached_property without its lock, which costs 2 us per value on Python 3.11.
+
+    Two threads may both compute a value; they compute the same one.
+    """
+
+    def __init__(self, compute: Callable[[RequestHead], _Value]) -> None:
+        self._compute = compute
+        self._name = compute.__name__
+        self.__doc__ = compute.__doc__
+
+    @overload
+    def __get__(self, head: None, owner: type) -> _Lazy[_Value]: ...
+    @overload
+    def __get__(self, head: RequestHead, owner: type) -> _Value: ...
+    def __get__(self, head: RequestHead | None, owner: type) -> _Value | _Lazy[_Value]:
+        if head is None:
+            return self
+        # From now on the instance's own dict answers, and this descriptor is not asked again.
+        value = head.__dict__[self._name] = self._compute(head)
+        return value
+
+
+# No slots: lazy values live in __dict__, and most heads never ask for most of them.
 @dataclass(frozen=True)
 class RequestHead:
     """One request head. Guarantee: equal heads mean equal bytes on the wire.
@@ -54,7 +81,7 @@ class RequestHead:
     query: bytes
     headers: tuple[tuple[bytes, bytes], ...]
 
-    @cached_property
+    @_Lazy
     def header_map(self) -> dict[bytes, list[bytes]]:
         """All values of each header, in order of arrival. Not to be changed by the reader."""
         found: dict[bytes, list[bytes]] = {}
@@ -77,7 +104,7 @@ class RequestHead:
         values = self.header_map.get(name.encode("latin-1"), [])
         return tuple(value.decode("latin-1").strip(" \t") for value in values)
 
-    @cached_property
+    @_Lazy
     def query_pairs(self) -> tuple[tuple[bytes, bytes], ...]:
         """The decoded query in order, as bytes. Raises `InvalidURI`."""
         pairs: list[tuple[bytes, bytes]] = []
@@ -87,7 +114,7 @@ class RequestHead:
                 pairs.append((percent_decode(name), percent_decode(value)))
         return tuple(pairs)
 
-    @cached_property
+    @_Lazy
     def _query_text(self) -> tuple[tuple[str, str], ...]:
         return tuple((_text(name), _text(value)) for name, value in self.query_pairs)
 
@@ -95,12 +122,12 @@ class RequestHead:
         """The decoded query in order; `?acl` reads as ("acl", ""). Raises `InvalidURI`."""
         return self._query_text
 
-    @cached_property
+    @_Lazy
     def path_bytes(self) -> bytes:
         """The path decoded once, not normalised. Raises `InvalidURI`."""
         return percent_decode(self.raw_path)
 
-    @cached_property
+    @_Lazy
     def path(self) -> str:
         """The path decoded once as text, e.g. "/bucket/a key". Raises `InvalidURI`."""
         return _text(self.path_bytes)

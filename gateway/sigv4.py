@@ -116,7 +116,7 @@ def derive_signing_key(secret: str, date: str, region: str) -> bytes:
 
 
 def _check_signed_headers(head: RequestHead, auth: HeaderAuth | PresignedAuth) -> None:
-    signed = {name.encode("latin-1") for name in auth.signed_headers}
+    signed = frozenset(auth.signed_headers)
     missing = [
         name for name in head.header_map if name not in signed and name.startswith(b"x-amz-")
     ]
@@ -195,16 +195,15 @@ def _check_signature(
     prefix = f"{ALGORITHM}\n{auth.timestamp}\n{auth.credential.scope}\n".encode("latin-1")
     provided = auth.signature.encode("latin-1")
     tail = _canonical_tail(head, auth.signed_headers, content_sha256)
-    shown: tuple[bytes, bytes] | None = None
+    tried: list[tuple[bytes, bytes]] = []
     for request_line in _canonical_request_lines(head):
         canonical = request_line + tail
         to_sign = prefix + hashlib.sha256(canonical).hexdigest().encode()
         expected = hmac.digest(signing_key, to_sign, "sha256").hex().encode()
         if hmac.compare_digest(expected, provided):
             return
-        shown = shown or (to_sign, canonical)
-    assert shown is not None
-    raise _mismatch(auth, *shown)
+        tried.append((to_sign, canonical))
+    raise _mismatch(auth, *tried[0])
 
 
 def _canonical_request_lines(head: RequestHead) -> Iterator[bytes]:
@@ -245,7 +244,7 @@ def _encode(value: bytes) -> bytes:
 def _raw_query(head: RequestHead) -> bytes:
     if not head.query:
         return b""
-    parts = [part.partition(b"=") for part in head.query.split(b"&") if part]
+    parts = [part.partition(b"=") for part in head.query.split(b"&")]
     pairs = sorted((name, value) for name, _, value in parts if not _is_signature(name))
     return b"&".join([b"%b=%b" % pair for pair in pairs])
 
@@ -255,16 +254,17 @@ def _is_signature(name: bytes) -> bool:
 
 
 def _canonical_tail(
-    head: RequestHead, signed_headers: tuple[str, ...], content_sha256: bytes
+    head: RequestHead, signed_headers: tuple[bytes, ...], content_sha256: bytes
 ) -> bytes:
+    """Headers, their names and the payload hash: all that follows the query."""
     headers = head.header_map
-    names = [name.encode("latin-1") for name in signed_headers]
-    lines = [
+    parts: list[bytes] = []
+    for name in signed_headers:
+        values = headers.get(name, ())
         # Runs of white space fold to one space, also inside the value.
-        b"%b:%b\n" % (name, b",".join([b" ".join(v.split()) for v in headers.get(name, ())]))
-        for name in names
-    ]
-    return b"%b\n%b\n%b" % (b"".join(lines), b";".join(names), content_sha256)
+        parts += (name, b":", b",".join([b" ".join(v.split()) for v in values]), b"\n")
+    parts += (b"\n", b";".join(signed_headers), b"\n", content_sha256)
+    return b"".join(parts)
 
 
 def _mismatch(auth: HeaderAuth | PresignedAuth, to_sign: bytes, canonical: bytes) -> AuthError:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 from gateway.request_errors import AuthError
@@ -105,7 +106,7 @@ class HeaderAuth:
     """A claim made in the Authorization header. Not proven yet."""
 
     credential: Credential
-    signed_headers: tuple[str, ...]
+    signed_headers: tuple[bytes, ...]
     signature: str = field(repr=False)
     timestamp: str
     security_token: str | None = field(default=None, repr=False)
@@ -120,7 +121,7 @@ class PresignedAuth:
     """A claim made in the query string. Not proven yet."""
 
     credential: Credential
-    signed_headers: tuple[str, ...]
+    signed_headers: tuple[bytes, ...]
     signature: str = field(repr=False)
     timestamp: str
     expires_s: int
@@ -220,6 +221,7 @@ def parse_payload(value: str) -> Payload:
     )
 
 
+@lru_cache(maxsize=256)  # requests of one second share their date
 def parse_timestamp(value: str) -> float | None:
     """Epoch seconds of `yyyyMMddTHHmmssZ`, or None when it is no such date."""
     if not _AMZ_DATE.fullmatch(value):
@@ -399,8 +401,8 @@ def _http_date(value: str) -> datetime | None:
         return None
 
 
-def _parse_signed_headers(value: str, fault: str) -> tuple[str, ...]:
-    names = value.split(";", SIGNED_HEADERS_MAX)
+def _parse_signed_headers(value: str, fault: str) -> tuple[bytes, ...]:
+    names = value.encode("latin-1").split(b";", SIGNED_HEADERS_MAX)
     if len(names) > SIGNED_HEADERS_MAX or len(set(names)) != len(names) or not value:
         raise AuthError(fault, "SignedHeaders must name each signed header once.")
     return tuple(names)
