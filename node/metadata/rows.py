@@ -1,0 +1,133 @@
+"""What all metadata stores share: keys, documents as bytes, and bodies that never suspend.
+
+Rules of this file: values only, no IO. A document is stored as msgpack beside a CRC32C over
+that msgpack, so that a flipped bit in a database page is an error and never an answer
+(FAULTS row 36). Keys are checked at the seam: a key of the wrong type would silently miss.
+
+TEXT columns hold what every backend can hold: no NUL and no lone surrogates. A lookup of any
+other text finds nothing; storing one is our own bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Final, TypeVar, cast
+
+import msgspec
+from awscrt.checksums import crc32c as _crc32c
+
+from astra.errors import Fatal, InvariantBroken, StoreError, invariant
+from astra.model import TABLES, Column, D, Doc, Key, Table
+
+T = TypeVar("T")
+
+INTEGER_MIN: Final = -(2**63)
+INTEGER_MAX: Final = 2**63 - 1
+
+_PYTHON_TYPES: Final[dict[Column, type[bytes] | type[str] | type[int]]] = {
+    Column.BYTES: bytes,
+    Column.TEXT: str,
+    Column.INTEGER: int,
+}
+_KEY_TYPES: Final = {
+    table.name: tuple(_PYTHON_TYPES[column] for _, column in table.columns) for table in TABLES
+}
+TABLES_BY_NAME: Final[dict[str, Table[Doc]]] = {table.name: table for table in TABLES}
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoders: Final[dict[str, msgspec.msgpack.Decoder[Doc]]] = {
+    table.name: msgspec.msgpack.Decoder(table.doc) for table in TABLES
+}
+
+
+class DamagedRow(StoreError):
+    """A stored document fails its checksum: another node has to answer."""
+
+
+class DamagedTables(Fatal):
+    """A write met a damaged row or page: this node must be rebuilt from its peers."""
+
+
+def drive(body: Awaitable[T]) -> T:
+    """Runs a body that awaits nothing but its view, whose methods never suspend, to its end."""
+    steps = body.__await__()
+    try:
+        next(steps)
+    except StopIteration as done:
+        value: T = done.value
+        return value
+    steps.close()
+    raise InvariantBroken("a metadata body awaited something other than its view")
+
+
+def crc32c(data: bytes) -> int:
+    return int(_crc32c(data))
+
+
+def encode_doc(doc: Doc) -> bytes:
+    return _encoder.encode(doc)
+
+
+def decode_doc(table: Table[D], data: bytes) -> D:
+    """Raises DamagedRow. The checksum is compared by the caller or by read_doc."""
+    try:
+        return cast(D, _decoders[table.name].decode(data))
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise DamagedRow(f"a document of table {table.name} cannot be read: {error}") from error
+
+
+def read_doc(table: Table[D], data: bytes, checksum: int) -> D:
+    """The verified document of a stored row. Raises DamagedRow."""
+    if crc32c(data) != checksum:
+        raise DamagedRow(f"a document of table {table.name} fails its checksum")
+    return decode_doc(table, data)
+
+
+def is_storable(key: Key) -> bool:
+    """Whether every backend can hold this key."""
+    for part in key:
+        if isinstance(part, str):
+            if "\0" in part or not (part.isascii() or _is_utf8(part)):
+                return False
+        elif isinstance(part, int) and not INTEGER_MIN <= part <= INTEGER_MAX:
+            return False
+    return True
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_key(table: Table[Doc], key: Key) -> None:
+    """A whole key of this table. Raises InvariantBroken."""
+    types = _KEY_TYPES[table.name]
+    if tuple(map(type, key)) != types:
+        invariant(len(key) == len(types), f"a key of table {table.name} names all its columns")
+        check_bound(table, key)
+
+
+def whole_key(table: Table[Doc], columns: tuple[object, ...]) -> Key | None:
+    """The columns as a key that could be in this table, or None."""
+    if tuple(map(type, columns)) != _KEY_TYPES[table.name]:
+        return None
+    key = cast(Key, columns)
+    return key if is_storable(key) else None
+
+
+def check_bound(table: Table[Doc], bound: Key) -> None:
+    """The first columns of a key of this table. Raises InvariantBroken."""
+    types = _KEY_TYPES[table.name]
+    invariant(len(bound) <= len(types), f"a bound has too many columns for table {table.name}")
+    for part, wanted in zip(bound, types, strict=False):
+        invariant(isinstance(part, wanted), f"a key of table {table.name} has the wrong type")
+
+
+def check_put(table: Table[D], key: Key, doc: D) -> None:
+    """Raises InvariantBroken for what could not be stored the same way everywhere."""
+    check_key(table, key)
+    invariant(is_storable(key), f"a key of table {table.name} cannot be stored")
+    invariant(isinstance(doc, table.doc), f"table {table.name} holds {table.doc.__name__}")
