@@ -395,8 +395,10 @@ def _header_timestamp(head: RequestHead) -> str:
 def _http_date(value: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(value[:64])
-        # Years before 1000 would print short and break the fixed-width form.
-        return moment if moment.tzinfo is not None and 1971 <= moment.year <= 9998 else None
+        # "-0000" (which botocore writes) and no zone at all both read as naive: UTC is meant.
+        aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        # Other years would not print in the fixed-width form, or overflow on the way to UTC.
+        return aware if 1971 <= aware.year <= 9998 else None
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 
