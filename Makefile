@@ -19,7 +19,7 @@ run: .venv/run.stamp
 
 test: .venv/test.stamp
 	@scripts/install-services
-	@exec $(PYTHON) scripts/test $(ARGS)
+	@exec $(PYTHON) scripts/testrun.py $(ARGS)
 
 check: .venv/test.stamp
 	@$(PYTHON) -m ruff format --check .

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """The whole test run: fast tests in parallel, then real servers and clusters one at a time.
 
-    .venv/bin/python scripts/test [pytest arguments for both phases]
+    .venv/bin/python scripts/testrun.py [pytest arguments for both phases]
 
 The servers are always stopped, whatever happens; the last line sums up both phases as pytest
 does, and the exit code is 0 only when every phase passed.
