@@ -181,7 +181,7 @@ class MemoryBlobWriter(_Handle):
     def _publish(self) -> None:
         crash_after = self._disk.sync_point()
         self._disk.blobs[self._blob_id] = self._disk.temporaries.pop(self._blob_id)
-        self._store.writers.discard(self._blob_id)
+        self._store.writers.pop(self._blob_id, None)
         self._is_closed = True
         if crash_after:
             self._disk.crash_now()
@@ -190,7 +190,7 @@ class MemoryBlobWriter(_Handle):
         if self._is_closed or self._generation != self._disk.generation:
             return
         self._is_closed = True
-        self._store.writers.discard(self._blob_id)
+        self._store.writers.pop(self._blob_id, None)
         self._disk.temporaries.pop(self._blob_id, None)
 
     def _grow(self, data: bytes | memoryview) -> None:
@@ -214,7 +214,7 @@ class MemoryChunkStore:
 
     def __init__(self, disk: MemoryDisk) -> None:
         self.disk = disk
-        self.writers: set[str] = set()
+        self.writers: dict[str, MemoryBlobWriter] = {}
         self._generation = disk.generation
         self._failure: FsyncFailed | None = None
         self._is_closed = False
@@ -223,8 +223,8 @@ class MemoryChunkStore:
         self.check_writable()
         if require_blob_id(blob_id) in self.writers:
             raise BlobConflict(f"blob {blob_id} is being written")
-        self.writers.add(blob_id)
-        return MemoryBlobWriter(self, blob_id)
+        self.writers[blob_id] = MemoryBlobWriter(self, blob_id)
+        return self.writers[blob_id]
 
     def open(self, blob_id: str) -> MemoryBlobReader:
         self._check_alive()
@@ -278,14 +278,17 @@ class MemoryChunkStore:
         return Space(total=self.disk.capacity, free=max(0, self.disk.capacity - self.disk.used))
 
     def sweep_temporaries(self) -> int:
-        self._check_alive()
+        self.check_writable()
         dead = [blob_id for blob_id in self.disk.temporaries if blob_id not in self.writers]
         for blob_id in dead:
             del self.disk.temporaries[blob_id]
         return len(dead)
 
     def close(self) -> None:
+        """Open writers are aborted."""
         self._is_closed = True
+        for writer in list(self.writers.values()):
+            writer.abort()
 
     def footer_if_readable(self, blob_id: str) -> Footer | None:
         """None: absent, or too damaged to be in conflict with anything."""
@@ -299,8 +302,6 @@ class MemoryChunkStore:
 
     def check_writable(self) -> None:
         self._check_alive()
-        if self._is_closed:
-            raise DiskFailed("the store is closed")
         if self._failure is not None:
             raise FsyncFailed(str(self._failure))
 
@@ -318,3 +319,5 @@ class MemoryChunkStore:
     def _check_alive(self) -> None:
         if self._generation != self.disk.generation:
             raise DiskFailed("this store crashed with its disk")
+        if self._is_closed:
+            raise DiskFailed("the store is closed")
