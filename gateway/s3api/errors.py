@@ -183,9 +183,12 @@ _TABLE: Final[dict[str, tuple[int, str]]] = {
         400,
         "The email address you provided does not match any account on record.",
     ),
+    "InvalidPrefix": (400, "The prefix is not valid."),
     "WriteOnceViolation": (400, "The object is protected against being overwritten."),
     # Objects and versions.
     "AnnotationLimitExceeded": (400, "The object has the maximum number of annotations."),
+    "AnnotationNameTooLong": (400, "The annotation name is too long."),
+    "InvalidAnnotationName": (400, "The annotation name is not valid."),
     "NoSuchAnnotation": (404, "The specified annotation does not exist."),
     "NoSuchKey": (404, "The specified key does not exist."),
     "NoSuchVersion": (404, "The specified version does not exist."),
@@ -314,6 +317,10 @@ _TABLE: Final[dict[str, tuple[int, str]]] = {
     "MissingRequestBodyError": (400, "Request body is empty."),
     "MissingSecurityElement": (400, "The SOAP 1.1 request is missing a security element."),
     "NoLoggingStatusForKey": (400, "There is no such thing as a logging status subresource."),
+    "InvalidWriteOffset": (
+        400,
+        "The write offset value that you specified does not match the current object size.",
+    ),
     "PartTooLarge": (400, "The uploaded part exceeds the maximum allowed size."),
     "RequestHeaderSectionTooLarge": (
         400,
@@ -337,6 +344,7 @@ _TABLE: Final[dict[str, tuple[int, str]]] = {
     "UnexpectedContent": (400, "This request does not support content"),
     "UnexpectedIPError": (403, "This request was rejected because the IP was unexpected."),
     "UnsupportedArgument": (400, "The request contained an unsupported argument."),
+    "UnsupportedMediaType": (415, "The media type of the body is not supported."),
     "UnsupportedSignature": (
         400,
         "The provided request is signed with an unsupported signature version.",
