@@ -17,7 +17,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVICES = ROOT / "scripts" / "services"
+SERVICES_DIR = ROOT / ".services" / "make-test"
 NO_TESTS = 5
+LATE = 124
+# CI gives the whole run 20 minutes; a run that hangs must still say what passed.
+MINUTES_MAX = float(os.environ.get("ASTRA_TEST_MINUTES", "18"))
+FAREWELL_SECONDS = 60
 REAL = "cluster or services"
 PHASES = {
     "unit": ["-m", f"not ({REAL})", "-n", "2"],
@@ -30,25 +35,37 @@ def interrupted(number: int, _frame: object) -> None:
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
-def services(*arguments: str, directory: Path) -> int:
-    """Run scripts/services."""
-    command, *rest = arguments
-    argv = [str(SERVICES), command, "--dir", str(directory), *rest]
+def services(command: str, *rest: str) -> int:
+    """Run scripts/services for the servers of this run."""
+    argv = [str(SERVICES), command, "--dir", str(SERVICES_DIR), *rest]
     return subprocess.run(argv, check=False, cwd=ROOT).returncode
 
 
-def run_phase(name: str, extra: list[str], report: Path, directory: Path) -> int:
-    """One pytest run; pytest gets the time to end by itself when we are interrupted."""
+def run_phase(name: str, extra: list[str], report: Path, deadline: float) -> int:
+    """One pytest run; pytest gets the time to end by itself when it is late or interrupted."""
     print(f"\n##### {name} tests", flush=True)
     argv = [sys.executable, "-m", "pytest", "-q", "--durations=10", f"--junitxml={report}"]
-    env = {**os.environ, "ASTRA_SERVICES_DIR": str(directory)}
+    env = {**os.environ, "ASTRA_SERVICES_DIR": str(SERVICES_DIR)}
     child = subprocess.Popen([*argv, *PHASES[name], *extra], cwd=ROOT, env=env)
     try:
-        return child.wait()
+        return child.wait(max(deadline - time.monotonic(), 1))
+    except subprocess.TimeoutExpired:
+        print(f"out of time: {MINUTES_MAX:g} minutes for the whole run", flush=True)
+        end(child)
+        return LATE
     except KeyboardInterrupt:
-        child.send_signal(signal.SIGINT)
-        child.wait()
+        end(child)
         raise
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """Ask pytest to stop (it runs finalizers and prints its summary), then insist."""
+    child.send_signal(signal.SIGINT)
+    try:
+        child.wait(FAREWELL_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def summary(reports: list[Path], seconds: float) -> str:
@@ -72,18 +89,18 @@ def main(extra: list[str]) -> int:
     """Both phases, the servers around them."""
     signal.signal(signal.SIGTERM, interrupted)
     began = time.monotonic()
-    directory = ROOT / ".services" / "make-test"
+    deadline = began + 60 * MINUTES_MAX
     codes: dict[str, int] = {}
     with tempfile.TemporaryDirectory(prefix="astra-test-") as private:
         reports = {name: Path(private) / f"{name}.xml" for name in PHASES}
         try:
-            codes["servers"] = services("up", directory=directory)
+            codes["servers"] = services("up")
             for name, report in reports.items():
-                codes[name] = run_phase(name, extra, report, directory)
+                codes[name] = run_phase(name, extra, report, deadline)
         except KeyboardInterrupt:
             codes["interrupted"] = 130
         finally:
-            services("down", "--wipe", directory=directory)
+            services("down", "--wipe")
         line = summary(list(reports.values()), time.monotonic() - began)
     if all(codes.get(name) == NO_TESTS for name in PHASES):
         codes["no tests"] = 1
