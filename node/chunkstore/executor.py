@@ -15,7 +15,7 @@ Invariants
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, TypeVar
@@ -154,7 +154,7 @@ class AsyncBlobReader:
     async def read_batch(self, first: int, count: int) -> Sequence[VerifiedChunk]:
         return await self._pool.run(partial(self._reader.read_batch, first, count))
 
-    async def read_range(self, offset: int, length: int) -> AsyncIterator[memoryview]:
+    async def read_range(self, offset: int, length: int) -> AsyncGenerator[memoryview, None]:
         """Exactly these bytes, verified, or BadChunk; at most one batch is in memory."""
         end = offset + length
         if offset < 0 or length < 0 or end > self.size:

@@ -122,10 +122,10 @@ class _Handle:
         self._store = store
         self._disk = store.disk
         self._generation = store.disk.generation
-        self._is_closed = False
+        self.is_closed = False
 
     def _check_alive(self) -> None:
-        if self._is_closed or self._generation != self._disk.generation:
+        if self.is_closed or self._generation != self._disk.generation:
             raise DiskFailed("this handle is closed")
 
 
@@ -140,7 +140,7 @@ class MemoryBlobReader(_Handle, CheckedReader):
         return bytes(memoryview(self._file)[offset : offset + length])
 
     def close(self) -> None:
-        self._is_closed = True
+        self.is_closed = True
 
     def __enter__(self) -> MemoryBlobReader:
         return self
@@ -182,14 +182,14 @@ class MemoryBlobWriter(_Handle):
         crash_after = self._disk.sync_point()
         self._disk.blobs[self._blob_id] = self._disk.temporaries.pop(self._blob_id)
         self._store.writers.pop(self._blob_id, None)
-        self._is_closed = True
+        self.is_closed = True
         if crash_after:
             self._disk.crash_now()
 
     def abort(self) -> None:
-        if self._is_closed or self._generation != self._disk.generation:
+        if self.is_closed or self._generation != self._disk.generation:
             return
-        self._is_closed = True
+        self.is_closed = True
         self._store.writers.pop(self._blob_id, None)
         self._disk.temporaries.pop(self._blob_id, None)
 
@@ -217,7 +217,7 @@ class MemoryChunkStore:
         self.writers: dict[str, MemoryBlobWriter] = {}
         self._generation = disk.generation
         self._failure: FsyncFailed | None = None
-        self._is_closed = False
+        self.is_closed = False
 
     def create(self, blob_id: str) -> MemoryBlobWriter:
         self.check_writable()
@@ -286,7 +286,7 @@ class MemoryChunkStore:
 
     def close(self) -> None:
         """Open writers are aborted."""
-        self._is_closed = True
+        self.is_closed = True
         for writer in list(self.writers.values()):
             writer.abort()
 
@@ -319,5 +319,5 @@ class MemoryChunkStore:
     def _check_alive(self) -> None:
         if self._generation != self.disk.generation:
             raise DiskFailed("this store crashed with its disk")
-        if self._is_closed:
+        if self.is_closed:
             raise DiskFailed("the store is closed")

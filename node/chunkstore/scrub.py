@@ -11,7 +11,7 @@ there all the time is still visited in this pass.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -56,7 +56,7 @@ class Scrubber:
         self.cursor = cursor  # the last blob that was checked; None: at the beginning
         self.checked = 0
 
-    async def run_pass(self) -> AsyncIterator[Finding]:
+    async def run_pass(self) -> AsyncGenerator[Finding, None]:
         """From the cursor to the end; then the cursor is at the beginning again.
 
         The cursor moves past a blob only when its finding was taken.
