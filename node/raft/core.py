@@ -142,6 +142,16 @@ class RaftCore:
         return self._log.last_index
 
     @property
+    def first_index(self) -> int:
+        """The first entry of the log; those before are compacted."""
+        return self._log.mark.index + 1
+
+    @property
+    def transfer_to(self) -> str | None:
+        """To whom this leader is handing over."""
+        return self._leadership.transfer_to if self._leadership is not None else None
+
+    @property
     def membership(self) -> Membership:
         return self._log.membership
 
