@@ -310,7 +310,8 @@ def parse_algorithm(name: str, source: str) -> ChecksumAlgorithm:
     """The algorithm of a name in any case; `source` is the header to blame. Raises
     `InvalidRequest`."""
     try:
-        return ChecksumAlgorithm(name.upper())
+        # ASCII first: upper() turns some other letters into ASCII ones.
+        return ChecksumAlgorithm(name.upper() if name.isascii() else "")
     except ValueError:
         raise ChecksumError(
             "InvalidRequest",
@@ -326,13 +327,14 @@ def parse_multipart_type(algorithm: ChecksumAlgorithm, declared: str | None) -> 
     allowed = MULTIPART_TYPES[algorithm]
     if declared is None:
         return allowed[0]
+    wanted = declared.upper() if declared.isascii() else ""
     for kind in allowed:
-        if kind.value == declared.upper():
+        if kind.value == wanted:
             return kind
-    if declared.upper() in ChecksumType.__members__:
+    if wanted in ChecksumType.__members__:
         raise ChecksumError(
             "InvalidRequest",
-            f"The {declared.upper()} checksum type cannot be used with the "
+            f"The {wanted} checksum type cannot be used with the "
             f"{algorithm.value.lower()} checksum algorithm.",
         )
     raise ChecksumError("InvalidRequest", "Value for x-amz-checksum-type header is invalid.")
