@@ -35,6 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         # What the test itself asks for; `cluster` brings its marks with its parameter.
         names = set(getattr(item, "fixturenames", ()))
+        # A plain parameter that happens to be called `cluster` is no cluster.
+        names -= set(getattr(getattr(item, "callspec", None), "params", ()))
         if names & CLUSTER_FIXTURES:
             item.add_marker("cluster")
         if names & SERVICES_FIXTURES:
