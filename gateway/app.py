@@ -1,0 +1,82 @@
+"""Composition root of a gateway worker: settings become a Starlette application.
+
+Starlette carries the lifespan; every S3 request goes to the one S3 application by the raw path,
+because S3 keys are bytes and Starlette's routes are decoded text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+
+from starlette.applications import Starlette
+from starlette.routing import Router
+from starlette.types import Receive, Scope, Send
+
+from astra.net import Dialer
+from gateway.access import Access
+from gateway.blob_read import BlobReader
+from gateway.cluster import Cluster
+from gateway.context import GatewayContext
+from gateway.s3api.dispatch import S3App
+from gateway.settings import GatewaySettings
+from gateway.upload import Uploader
+
+
+def build_context(settings: GatewaySettings) -> GatewayContext:
+    """The parts of one gateway worker, not yet connected. In a running event loop."""
+    dialer = Dialer(secret=settings.cluster_secret, role="gateway", peer_id=settings.gateway_id)
+    cluster = Cluster(dialer, settings)
+    threads = ThreadPoolExecutor(max_workers=os.cpu_count() or 2, thread_name_prefix="digest")
+    return GatewayContext(
+        settings=settings,
+        cluster=cluster,
+        access=Access(
+            cluster, seconds=settings.access_cache_s, entries_max=settings.access_cache_max
+        ),
+        reader=BlobReader(
+            cluster, stall_s=settings.holder_stall_s, timeout_s=settings.holder_timeout_s
+        ),
+        uploader=Uploader(cluster, settings, threads),
+        digest_threads=threads,
+    )
+
+
+class _LateApp:
+    """The S3 application, which exists only once the lifespan has started."""
+
+    def __init__(self) -> None:
+        self.app: S3App | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or self.app is None:
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+                return
+            raise RuntimeError("the gateway serves HTTP requests, after its start")
+        await self.app(scope, receive, send)
+
+
+def build_app(settings: GatewaySettings) -> Starlette:
+    """The ASGI application of one worker process."""
+    late = _LateApp()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        context = build_context(settings)
+        for address in settings.nodes:
+            context.cluster.dialer.control(address).subscribe(
+                context.access.on_notice, context.access.forget_all
+            )
+        late.app = S3App(context)
+        try:
+            yield
+        finally:
+            await context.cluster.dialer.close()
+            context.digest_threads.shutdown(wait=False, cancel_futures=True)
+
+    app = Starlette(lifespan=lifespan)
+    app.router = Router(default=late, lifespan=lifespan)
+    return app
