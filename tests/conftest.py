@@ -10,6 +10,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 from mypy_boto3_s3 import S3Client
 
 from tests.support.clients import Clients, boto3_client
@@ -21,6 +22,12 @@ from tests.support.services import (
     acquire_services,
     stop_services_if_last,
 )
+
+# No time limit per example: a busy machine is not a counter-example.
+settings.register_profile(
+    "astra", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("astra")
 
 CLUSTER_FIXTURES = {"embedded_cluster", "services_cluster", "cluster", "start_cluster"}
 SERVICES_FIXTURES = {"services", "backends", "services_cluster", "postgres_dsn", "postgres_dsns"}
