@@ -184,7 +184,7 @@ class Leadership:
         progress.sent(last_index=prev + len(entries), byte_count=sum(map(entry_bytes, entries)))
 
     def _need_entries(self, peer: str, progress: Progress) -> None:
-        progress.fetching = True
+        progress.fetching_from = progress.next
         node = self._node
         node.needs.append(
             NeedEntries(
@@ -198,11 +198,12 @@ class Leadership:
     def entries_loaded(self, peer: str, from_index: int, entries: tuple[Entry, ...]) -> None:
         """The answer to NeedEntries; empty when they are gone (then a snapshot follows)."""
         progress = self.peers.get(peer)
-        if progress is None or not progress.fetching or progress.next != from_index:
+        if progress is None or progress.fetching_from != from_index:
             return
-        progress.fetching = False
+        progress.fetching_from = 0
         log = self._node.log
-        if entries and not progress.is_paused and log.mark.index < from_index:
+        is_wanted = progress.next == from_index > log.mark.index and not progress.is_paused
+        if entries and is_wanted:
             genuine = all(log.matches(each.index, each.term) for each in entries)
             if genuine and entries[0].index == from_index:
                 self._send_append(peer, progress, entries)
@@ -281,7 +282,7 @@ class Leadership:
             case PeerState.REPLICATE:
                 stuck = progress.match == progress.match_at_beat
                 progress.free_one()
-                if stuck and progress.match < progress.next - 1 and not progress.fetching:
+                if stuck and progress.match < progress.next - 1 and not progress.fetching_from:
                     self._send_append(peer, progress, ())  # refused if what is before it was lost
         progress.match_at_beat = progress.match
 

@@ -32,7 +32,7 @@ class Progress:
     state: PeerState = PeerState.PROBE
     commit_sent: int = 0
     match_at_beat: int = -1  # match at its last heartbeat answer: unchanged means stuck
-    fetching: bool = False  # the driver is reading entries for it from storage
+    fetching_from: int = 0  # the driver reads entries from here on for it; 0: it does not
     probe_sent: bool = False
     active_ms: int = 0  # when it last answered
     heartbeat_sent_ms: int = -1  # newest of our heartbeats that it has answered: for the lease
@@ -45,7 +45,7 @@ class Progress:
     @property
     def is_paused(self) -> bool:
         """Nothing may be sent now."""
-        if self.fetching:
+        if self.fetching_from:
             return True
         match self.state:
             case PeerState.REPLICATE:
@@ -125,7 +125,7 @@ class Progress:
     def _reset(self, state: PeerState) -> None:
         self.state = state
         self.probe_sent = False
-        self.fetching = False
+        self.fetching_from = 0
         self._inflight.clear()
         self._inflight_bytes = 0
         invariant(self.match < self.next, "next must be past match")
