@@ -72,8 +72,7 @@ def initialise(path: str, *, cluster_id: str, node_id: str, disk: Disk | None = 
 
 
 def _make_directories(disk: Disk, root: int) -> None:
-    for name in (BLOBS, TEMPORARIES, QUARANTINE):
-        _make_missing(disk, root, (name,))
+    _make_missing(disk, root, (BLOBS, TEMPORARIES, QUARANTINE))
     with _opened(disk, BLOBS, root) as blobs:
         _make_missing(disk, blobs, TOPS)
         for top in TOPS:
@@ -83,11 +82,11 @@ def _make_directories(disk: Disk, root: int) -> None:
 
 def _make_missing(disk: Disk, parent: int, names: tuple[str, ...] | str) -> None:
     present = set(disk.names(parent))
-    missing = [name for name in names if name not in present]
-    for name in missing:
-        disk.mkdir(name, parent)
-    if missing:
-        sync_directory(disk, parent)
+    for name in names:
+        if name not in present:
+            disk.mkdir(name, parent)
+    # Also when none is missing: they may be of a process that died before this line.
+    sync_directory(disk, parent)
 
 
 def _refuse_blobs_without_marker(disk: Disk, root: int) -> None:
