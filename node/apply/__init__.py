@@ -1,0 +1,19 @@
+"""Applying committed commands to the metadata tables. Start with entries.py."""
+
+from node.apply.entries import apply_entries
+from node.apply.touched import (
+    Touched,
+    buckets_touched,
+    keys_touched,
+    touched_by,
+    touched_by_entry,
+)
+
+__all__ = [
+    "Touched",
+    "apply_entries",
+    "buckets_touched",
+    "keys_touched",
+    "touched_by",
+    "touched_by_entry",
+]
