@@ -235,6 +235,7 @@ _TABLE: Final[dict[str, tuple[int, str]]] = {
     "BadRequest": (400, "Bad Request"),
     "ConnectionClosedByRequester": (400, "The client closed the connection."),
     "DeviceNotActiveError": (400, "The device is not currently active."),
+    "EncryptionTypeMismatch": (400, "The existing object has another encryption type."),
     "EndpointNotFound": (400, "Direct requests to the correct endpoint."),
     "EntityTooLarge": (
         400,

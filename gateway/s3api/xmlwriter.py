@@ -8,6 +8,7 @@ with the SDK's own parser.
 Source: AWS "Amazon S3 API Reference", response syntax of each operation.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -35,10 +36,13 @@ from gateway.s3api.documents import (
     VersionEntry,
     VersionsPage,
 )
-from gateway.s3api.names import quote_etag, unquote_etag, url_encode
+from gateway.s3api.names import unquote_etag, url_encode
 from gateway.s3api.xmltext import XML_DECLARATION, escape
 
 NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
+
+# What url-decoding would change, or XML cannot hold.
+_DECODED_OR_LOST: Final = re.compile("[%+\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 _Encode = Callable[[str], str]
 
@@ -62,7 +66,7 @@ def _flag(name: str, value: bool) -> str:
 
 
 def _etag(etag: str) -> str:
-    return f"<ETag>{escape(quote_etag(etag))}</ETag>"
+    return f"<ETag>&quot;{escape(unquote_etag(etag))}&quot;</ETag>"
 
 
 def _owner(owner: Owner | None, name: str = "Owner") -> str:
@@ -82,6 +86,8 @@ def _checksums(checksums: Iterable[Checksum]) -> str:
 
 
 def _checksum_kind(algorithm: str | None, checksum_type: str | None) -> str:
+    if algorithm is checksum_type is None:
+        return ""
     return _element("ChecksumAlgorithm", algorithm) + _element("ChecksumType", checksum_type)
 
 
@@ -136,12 +142,17 @@ def _contents(entries: Iterable[ObjectEntry], encode: _Encode) -> str:
 
 
 def render_objects(page: ObjectsPage) -> bytes:
-    """ListBucketResult of ListObjects."""
+    """ListBucketResult of ListObjects.
+
+    The SDK for Python does not decode the Prefix of this one, others do: where both readings of
+    the plain text are the same, it stays plain.
+    """
     encode, encoding_type = _names_as(page.url_encoded)
+    is_plain = not _DECODED_OR_LOST.search(page.prefix)
     return _document(
         "ListBucketResult",
         _element("Name", page.bucket),
-        _named("Prefix", page.prefix, encode),
+        _named("Prefix", page.prefix, escape if is_plain else encode),
         _named("Marker", page.marker, encode),
         _named("NextMarker", page.next_marker, encode),
         _number("MaxKeys", page.max_keys),
