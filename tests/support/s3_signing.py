@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+import pytest
 from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from gateway.request_errors import RequestError
 from gateway.request_head import RequestHead
-from gateway.sigv4 import Verified
+from gateway.sigv4 import Anonymous, HeaderAuth, PresignedAuth, Verified, parse_auth, verify
+from gateway.sigv4_claim import parse_timestamp
 
 ACCESS_KEY = "AKIAIOSFODNN7EXAMPLE"
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -123,3 +126,88 @@ def _head_of(request: AWSRequest) -> RequestHead:
     target = f"{url.path}?{url.query}" if url.query else url.path
     headers = [(name, str(value)) for name, value in request.headers.items()]
     return request_head(str(request.method), target, headers)
+
+
+# --- verification as a caller does it, and AWS's published examples ---------------------------
+
+AWS_HOST = "examplebucket.s3.amazonaws.com"
+AWS_DATE = "20130524T000000Z"
+AWS_SCOPE = f"{ACCESS_KEY}/20130524/us-east-1/s3/aws4_request"
+
+
+def signed_at(auth: HeaderAuth | PresignedAuth) -> float:
+    at = parse_timestamp(auth.timestamp)
+    assert at is not None
+    return at
+
+
+def accept(head: RequestHead, secret: str = SECRET, age_s: float = 0) -> Verified:
+    """Verifies `head` as if `age_s` had gone by since it was signed."""
+    auth = parse_auth(head)
+    assert not isinstance(auth, Anonymous)
+    return verify(head, auth, secret, signed_at(auth) + age_s)
+
+
+def refuse(head: RequestHead, secret: str = SECRET, age_s: float = 0) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        accept(head, secret, age_s)
+    return caught.value
+
+
+def aws_head(
+    method: str, target: str, headers: Sequence[tuple[str, str]], signed: str, signature: str
+) -> RequestHead:
+    authorization = (
+        f"AWS4-HMAC-SHA256 Credential={AWS_SCOPE},SignedHeaders={signed},Signature={signature}"
+    )
+    lines = [*headers, ("x-amz-date", AWS_DATE), ("Authorization", authorization)]
+    return request_head(method, target, lines, AWS_HOST)
+
+
+EMPTY = ("x-amz-content-sha256", EMPTY_SHA256)
+AWS_VECTORS = {
+    "get_object": aws_head(
+        "GET",
+        "/test.txt",
+        [("Range", "bytes=0-9"), EMPTY],
+        "host;range;x-amz-content-sha256;x-amz-date",
+        "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41",
+    ),
+    "put_object": aws_head(
+        "PUT",
+        "/test$file.text",
+        [
+            ("Date", "Fri, 24 May 2013 00:00:00 GMT"),
+            (
+                "x-amz-content-sha256",
+                "44ce7dd67c959e0d3524ffac1771dfbba87d2b6b4b4e99e42034a8b803f8b072",
+            ),
+            ("x-amz-storage-class", "REDUCED_REDUNDANCY"),
+        ],
+        "date;host;x-amz-content-sha256;x-amz-date;x-amz-storage-class",
+        "98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd",
+    ),
+    "get_lifecycle": aws_head(
+        "GET",
+        "/?lifecycle",
+        [EMPTY],
+        "host;x-amz-content-sha256;x-amz-date",
+        "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543",
+    ),
+    "list_objects": aws_head(
+        "GET",
+        "/?max-keys=2&prefix=J",
+        [EMPTY],
+        "host;x-amz-content-sha256;x-amz-date",
+        "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7",
+    ),
+}
+AWS_PRESIGNED = request_head(
+    "GET",
+    "/test.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256"
+    f"&X-Amz-Credential={AWS_SCOPE.replace('/', '%2F')}&X-Amz-Date={AWS_DATE}"
+    "&X-Amz-Expires=86400&X-Amz-SignedHeaders=host"
+    "&X-Amz-Signature=aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404",
+    [],
+    AWS_HOST,
+)
