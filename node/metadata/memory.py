@@ -17,8 +17,9 @@ from typing import Final, TypeVar, cast
 from astra.errors import FsyncFailed, StoreError, WireError
 from astra.model import APPLIED_INDEX, MARKS, TABLES, D, Doc, Key, Table
 from astra.ports import MetadataTxn, MetadataView
+from node.metadata.bodies import drive
 from node.metadata.export import ExportDecoder, ExportEncoder, Recut, decode_pieces, group_rows
-from node.metadata.rows import check_bound, check_key, check_put, decode_doc, drive, encode_doc
+from node.metadata.rows import check_bound, check_key, check_put, decode_doc, encode_doc
 
 T = TypeVar("T")
 

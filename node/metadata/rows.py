@@ -1,28 +1,25 @@
-"""What all metadata stores share: keys, documents as bytes, and bodies that never suspend.
+"""What all metadata stores share: keys, and documents as bytes.
 
 Rules of this file: values only, no IO. A document is stored as msgpack beside a CRC32C over
 that msgpack, so that a flipped bit in a database page is an error and never an answer
 (FAULTS row 36). Keys are checked at the seam: a key of the wrong type would silently miss.
 
-TEXT columns hold what every backend can hold: no NUL and no lone surrogates. A lookup of any
-other text finds nothing; storing one is our own bug.
+Keys hold what every backend can hold: no NUL and no lone surrogates in text, no integer of
+2^63 - 1 or more. A lookup of anything else finds nothing; storing one is our own bug.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import Final, TypeVar, cast
+from typing import Final, cast
 
 import msgspec
 from awscrt.checksums import crc32c as _crc32c
 
-from astra.errors import Fatal, InvariantBroken, StoreError, invariant
+from astra.errors import Fatal, StoreError, invariant
 from astra.model import TABLES, Column, D, Doc, Key, Table
 
-T = TypeVar("T")
-
 INTEGER_MIN: Final = -(2**63)
-INTEGER_MAX: Final = 2**63 - 1
+INTEGER_MAX: Final = 2**63 - 1  # only as a bound: stored integers are smaller
 
 _PYTHON_TYPES: Final[dict[Column, type[bytes] | type[str] | type[int]]] = {
     Column.BYTES: bytes,
@@ -46,18 +43,6 @@ class DamagedRow(StoreError):
 
 class DamagedTables(Fatal):
     """A write met a damaged row or page: this node must be rebuilt from its peers."""
-
-
-def drive(body: Awaitable[T]) -> T:
-    """Runs a body that awaits nothing but its view, whose methods never suspend, to its end."""
-    steps = body.__await__()
-    try:
-        next(steps)
-    except StopIteration as done:
-        value: T = done.value
-        return value
-    steps.close()
-    raise InvariantBroken("a metadata body awaited something other than its view")
 
 
 def crc32c(data: bytes) -> int:
@@ -89,9 +74,36 @@ def is_storable(key: Key) -> bool:
         if isinstance(part, str):
             if "\0" in part or not (part.isascii() or _is_utf8(part)):
                 return False
-        elif isinstance(part, int) and not INTEGER_MIN <= part <= INTEGER_MAX:
+        elif isinstance(part, int) and not INTEGER_MIN <= part < INTEGER_MAX:
             return False
     return True
+
+
+def storable_bound(bound: Key) -> Key:
+    """A bound that every backend can compare, and that divides storable keys as `bound` does."""
+    if is_storable(bound):
+        return bound
+    parts: list[bytes | str | int] = []
+    for part in bound:
+        if is_storable((part,)):
+            parts.append(part)
+            continue
+        if isinstance(part, str):
+            parts.append(_next_storable_text(part))
+        elif isinstance(part, int) and part > 0:
+            parts.append(INTEGER_MAX)
+        break
+    return tuple(parts)
+
+
+def _next_storable_text(text: str) -> str:
+    """The smallest storable text above `text`, which is not storable itself."""
+    for place, char in enumerate(text):
+        if char == "\0":
+            return text[:place] + "\x01"
+        if "\ud800" <= char <= "\udfff":
+            return text[:place] + "\ue000"
+    return text
 
 
 def _is_utf8(text: str) -> bool:

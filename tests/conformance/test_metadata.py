@@ -33,10 +33,11 @@ from astra.model import (
 )
 from astra.ports import MetadataStore, MetadataTxn, MetadataView
 from node.metadata.memory import MemoryMetadataStore
+from node.metadata.sqlite import SqliteMetadataStore
 
 Opener = Callable[[], Awaitable[MetadataStore]]
 
-BACKENDS = ["memory"]
+BACKENDS = ["memory", "sqlite"]
 
 
 @pytest.fixture(params=BACKENDS)
@@ -45,7 +46,11 @@ async def opener(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     opened: list[MetadataStore] = []
 
     async def open_store() -> MetadataStore:
-        store: MetadataStore = MemoryMetadataStore()
+        store: MetadataStore
+        if request.param == "memory":
+            store = MemoryMetadataStore()
+        else:
+            store = await SqliteMetadataStore.open(tmp_path / f"{len(opened)}.db")
         opened.append(store)
         return store
 

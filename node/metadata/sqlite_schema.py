@@ -1,0 +1,72 @@
+"""Creates and checks the schema of a node's SQLite file.
+
+Rules: every start brings the file to SCHEMA_VERSION or refuses it; tables that an interrupted
+`replace` left behind are dropped.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from astra.errors import ForeignDirectory, UnknownFormat
+from astra.model import TABLES
+from node.metadata.sqlite_engine import Connection
+from node.metadata.tables import (
+    RETIRED,
+    SCHEMA_VERSION,
+    SQLITE,
+    STAGING,
+    create_table,
+    drop_table,
+)
+
+APPLICATION_ID: Final = 0x41535452  # "ASTR"
+
+_RAFT: Final = (
+    "CREATE TABLE IF NOT EXISTS raft_entry (idx INTEGER PRIMARY KEY, term INTEGER NOT NULL, "
+    "kind INTEGER NOT NULL, data BLOB NOT NULL, crc INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS raft_meta (one INTEGER PRIMARY KEY CHECK (one = 1), "
+    "term INTEGER NOT NULL, voted_for TEXT, commit_ INTEGER NOT NULL, "
+    "mark_index INTEGER NOT NULL, mark_term INTEGER NOT NULL, mark_membership BLOB NOT NULL, "
+    "crc INTEGER NOT NULL, note BLOB, note_crc INTEGER)",
+)
+_STORE: Final = (
+    "CREATE TABLE IF NOT EXISTS astra_store (one INTEGER PRIMARY KEY CHECK (one = 1), "
+    "schema_version INTEGER NOT NULL, flushes INTEGER NOT NULL)"
+)
+
+
+def prepare(connection: Connection) -> None:
+    """Raises UnknownFormat, ForeignDirectory, sqlite3.Error. Durable."""
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if application_id != APPLICATION_ID:
+        if tables:
+            raise ForeignDirectory("the SQLite file is not that of an AstraStorage node")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        _check_version(connection)
+        for statement in _RAFT:
+            connection.execute(statement)
+        for table in TABLES:
+            connection.execute(create_table(table, SQLITE))
+            connection.execute(drop_table(table, STAGING))
+            connection.execute(drop_table(table, RETIRED))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _check_version(connection: Connection) -> None:
+    connection.execute(_STORE)
+    row = connection.execute("SELECT schema_version FROM astra_store").fetchone()
+    if row is None:
+        connection.execute("INSERT INTO astra_store VALUES (1, ?, 0)", (SCHEMA_VERSION,))
+    elif row[0] > SCHEMA_VERSION:
+        raise UnknownFormat(
+            f"the SQLite file has schema version {row[0]}; this version knows {SCHEMA_VERSION}: "
+            "start the newer AstraStorage again"
+        )

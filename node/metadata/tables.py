@@ -1,0 +1,139 @@
+# ruff: noqa: S608 (statements are made of names of the model; values are parameters)
+"""The tables of astra.model as plain SQL, for both dialects.
+
+Rules of this file: builds statements, runs none. Names come from the model only; every value
+is a parameter. Each table has its key columns, `doc` (msgpack) and `crc` (CRC32C of `doc`).
+
+Bounds are row values: `(bucket, key) >= (?, ?)`. A bound of fewer columns compares only those,
+which is exactly "a shorter tuple sorts before every longer one that begins with it": as an
+inclusive start it takes the whole group, as an exclusive end it leaves the whole group out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from astra.model import INLINE, MANIFESTS, TABLES, Column, Doc, Key, Table
+from node.metadata.rows import storable_bound
+
+SCHEMA_VERSION: Final = 1
+STAGING: Final = "new_"  # tables that `replace` is loading
+RETIRED: Final = "old_"  # tables that `replace` has put aside, to be dropped
+
+# Documents of many KiB: in a SQLite clustered table they would push keys apart.
+_LARGE: Final = frozenset((INLINE.name, MANIFESTS.name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    types: Mapping[Column, str]
+    blob: str
+    integer: str
+    is_numbered: bool  # $1, $2 instead of ?
+    clustered: str  # appended to tables that are their own index
+
+    def mark(self, number: int) -> str:
+        return f"${number}" if self.is_numbered else "?"
+
+    def marks(self, count: int, first: int = 1) -> str:
+        return ", ".join(self.mark(first + offset) for offset in range(count))
+
+
+SQLITE: Final = Dialect(
+    types={Column.BYTES: "BLOB", Column.TEXT: "TEXT COLLATE BINARY", Column.INTEGER: "INTEGER"},
+    blob="BLOB",
+    integer="INTEGER",
+    is_numbered=False,
+    clustered=" WITHOUT ROWID",
+)
+POSTGRES: Final = Dialect(
+    types={Column.BYTES: "BYTEA", Column.TEXT: 'TEXT COLLATE "C"', Column.INTEGER: "BIGINT"},
+    blob="BYTEA",
+    integer="BIGINT",
+    is_numbered=True,
+    clustered="",
+)
+
+
+class TableSql:
+    """All statements of one table."""
+
+    __slots__ = ("_columns", "_dialect", "_scans", "delete", "get", "insert_new", "name",
+                 "put", "select_all", "width")  # fmt: skip
+
+    def __init__(self, table: Table[Doc], dialect: Dialect) -> None:
+        columns = [f'"{name}"' for name, _ in table.columns]
+        key = ", ".join(columns)
+        width = len(columns)
+        where = f"({key}) = ({dialect.marks(width)})"
+        insert = f"({key}, doc, crc) VALUES ({dialect.marks(width + 2)})"
+        self._dialect: Final = dialect
+        self._columns: Final = columns
+        self._scans: Final[dict[tuple[int, int], str]] = {}
+        self.name: Final = table.name
+        self.width: Final = width
+        self.get: Final = f"SELECT doc, crc FROM {table.name} WHERE {where}"
+        self.delete: Final = f"DELETE FROM {table.name} WHERE {where}"
+        self.put: Final = (
+            f"INSERT INTO {table.name} {insert} "
+            f"ON CONFLICT ({key}) DO UPDATE SET doc = excluded.doc, crc = excluded.crc"
+        )
+        self.insert_new: Final = f"INSERT INTO {STAGING}{table.name} {insert}"
+        self.select_all: Final = f"SELECT {key}, doc, crc FROM {table.name} ORDER BY {key}"
+
+    def scan(self, start: Key, end: Key | None) -> str:
+        """Takes the start columns, the end columns and the limit, in this order."""
+        shape = (len(start), len(end or ()))
+        statement = self._scans.get(shape)
+        if statement is None:
+            statement = self._scans[shape] = self._build_scan(*shape)
+        return statement
+
+    def _build_scan(self, start: int, end: int) -> str:
+        bounds = [
+            f"({', '.join(self._columns[:count])}) {sign} ({self._dialect.marks(count, first)})"
+            for count, sign, first in ((start, ">=", 1), (end, "<", start + 1))
+            if count
+        ]
+        where = f"WHERE {' AND '.join(bounds)} " if bounds else ""
+        key = ", ".join(self._columns)
+        limit = self._dialect.mark(start + end + 1)
+        return f"SELECT {key}, doc, crc FROM {self.name} {where}ORDER BY {key} LIMIT {limit}"
+
+    def trim(self, prefix: str, count: int) -> str:
+        """Deletes the first `count` rows of a table that is on its way out."""
+        key = ", ".join(self._columns)
+        name = prefix + self.name
+        return (
+            f"DELETE FROM {name} WHERE ({key}) IN "
+            f"(SELECT {key} FROM {name} ORDER BY {key} LIMIT {count:d})"
+        )
+
+
+def create_table(table: Table[Doc], dialect: Dialect, prefix: str = "") -> str:
+    key = ", ".join(f'"{name}"' for name, _ in table.columns)
+    columns = "".join(
+        f'"{name}" {dialect.types[column]} NOT NULL, ' for name, column in table.columns
+    )
+    tail = "" if table.name in _LARGE else dialect.clustered
+    return (
+        f"CREATE TABLE IF NOT EXISTS {prefix}{table.name} ({columns}doc {dialect.blob} NOT NULL, "
+        f"crc {dialect.integer} NOT NULL, PRIMARY KEY ({key})){tail}"
+    )
+
+
+def drop_table(table: Table[Doc], prefix: str) -> str:
+    return f"DROP TABLE IF EXISTS {prefix}{table.name}"
+
+
+def table_statements(dialect: Dialect) -> dict[str, TableSql]:
+    return {table.name: TableSql(table, dialect) for table in TABLES}
+
+
+def scan_parameters(start: Key, end: Key | None, limit: int) -> tuple[Key, Key | None, int]:
+    """Bounds that the database can compare. A limit of 0 or an empty end means no rows."""
+    if end is not None and not end:
+        return (), None, 0
+    return storable_bound(start), None if end is None else storable_bound(end), max(0, limit)
