@@ -32,7 +32,7 @@ from node.chunkstore.ports import (
     VerifiedChunk,
 )
 
-THREADS_DEFAULT: Final = 4
+THREADS_DEFAULT: Final = 8  # most of them wait in a sync: reads must still find one
 QUEUE_MAX_DEFAULT: Final = 256
 
 T = TypeVar("T")
