@@ -68,7 +68,7 @@ class _Lazy(Generic[_Value]):
 
 
 # No slots: lazy values live in __dict__, and most heads never ask for most of them.
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RequestHead:
     """One request head. Guarantee: equal heads mean equal bytes on the wire.
 
@@ -80,6 +80,10 @@ class RequestHead:
     raw_path: bytes
     query: bytes
     headers: tuple[tuple[bytes, bytes], ...]
+
+    def __repr__(self) -> str:
+        # Headers and query carry signatures and tokens; they must not reach a log by accident.
+        return f"RequestHead({self.method!r}, {self.raw_path!r}, {len(self.headers)} headers)"
 
     @_Lazy
     def header_map(self) -> dict[bytes, list[bytes]]:

@@ -12,6 +12,8 @@ Rules of this file:
 - A path or query is accepted in its canonical encoding and, failing that, as the very bytes that
   came (botocore signs those). Both readings decode to the same key, and bytes that are not
   canonical can match only the second, so one signature never opens two different requests.
+- SigV4 has no nonce: a captured request can be repeated, byte for byte, until its 15 minutes (or
+  its X-Amz-Expires) are over. TLS is what keeps requests from being captured.
 - Signatures are compared by `hmac.compare_digest`. For an unknown access key, call `verify` with
   any secret, drop its outcome, then refuse: it takes the time of a wrong secret (SECURITY S13).
 """

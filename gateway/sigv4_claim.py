@@ -234,13 +234,18 @@ def parse_timestamp(value: str) -> float | None:
         return None
 
 
+def is_access_key(text: str) -> bool:
+    """True for 1 to 128 printable ASCII characters: what a key lookup may be asked for."""
+    return _ACCESS_KEY.fullmatch(text) is not None
+
+
 def parse_credential(value: str, *, timestamp: str, fault: str, prefix: str) -> Credential:
     """Splits `AK/date/region/s3/aws4_request` and holds it against the request's own date.
 
     The access key may contain `/`. Raises `AuthError(fault)`.
     """
     parts = value.rsplit("/", 4)
-    if len(parts) != 5 or not _ACCESS_KEY.fullmatch(parts[0]) or not _REGION.fullmatch(parts[2]):
+    if len(parts) != 5 or not is_access_key(parts[0]) or not _REGION.fullmatch(parts[2]):
         raise AuthError(
             fault, f"{prefix}; the Credential is mal-formed; expecting {CREDENTIAL_SHAPE}."
         )
