@@ -208,7 +208,8 @@ def _refuse_strangers(
     for name, value in query.items():
         if name in understood or name in _SIGNING:
             continue
-        if name[:2] in ("x-", "X-") and name.lower() != _COPY_SOURCE:
+        if name[:2] in ("x-", "X-"):
+            _refuse_hoisted(name.lower())
             continue
         if name in _ALL_SUBRESOURCES:
             raise _invalid(
@@ -221,6 +222,12 @@ def _refuse_strangers(
             raise S3Error("InvalidArgument", message, ArgumentName=name, ArgumentValue=value)
         message = "A query parameter you provided implies functionality that is not implemented"
         raise S3Error("NotImplemented", message, Parameter=name)
+
+
+def _refuse_hoisted(name: str) -> None:
+    """Presigners of some SDKs move x-amz- headers into the query; there too, none may be lost."""
+    if name == _COPY_SOURCE or name in REFUSED_HEADERS:
+        raise header_not_implemented(name)
 
 
 def _refuse_headers(op: Operation, headers: Collection[str]) -> None:

@@ -74,6 +74,8 @@ def test_resolve_known_request_finds_operation(
         ("POST", "/abc", "foo", "NotImplemented"),
         ("POST", "/abc/k", "foo", "NotImplemented"),
         ("PUT", "/abc/k", "x-amz-copy-source=a/b", "NotImplemented"),
+        ("PUT", "/abc/k", "X-Amz-Copy-Source=a/b", "NotImplemented"),
+        ("PUT", "/abc/k", "X-Amz-Object-Lock-Mode=COMPLIANCE", "NotImplemented"),
         ("GET", "/abc", "acl&policy", "InvalidArgument"),
         ("GET", "/abc", "acl&list-type=2", "InvalidArgument"),
         ("GET", "/abc/k", "acl&tagging", "InvalidArgument"),
