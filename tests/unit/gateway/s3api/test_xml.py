@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import botocore.session
 import pytest
@@ -306,8 +307,6 @@ def test_parse_create_bucket_of_a_directory_bucket_is_not_implemented() -> None:
 
 
 def test_lxml_is_imported_by_one_file_only() -> None:
-    from pathlib import Path
-
     root = Path(__file__).parents[4]
     importers = {
         path.relative_to(root).as_posix()
