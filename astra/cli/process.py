@@ -1,0 +1,39 @@
+"""What every long-running command needs: signals become an event, parents are not outlived."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import uvloop
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def end_with_parent(parent_pid: int) -> None:
+    """SIGTERM for this process when its parent dies, so that a killed supervisor leaves
+    nothing behind (Linux; elsewhere the parent has to stop it)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent_pid:
+        os.kill(os.getpid(), signal.SIGTERM)  # it died before we could say so
+
+
+def run_until_signalled(
+    main: Callable[[asyncio.Event], Coroutine[Any, Any, int]],
+) -> int:
+    """Runs `main(stop)` on uvloop and returns its exit status; SIGTERM and SIGINT set `stop`."""
+
+    async def with_signals() -> int:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        return await main(stop)
+
+    return uvloop.run(with_signals())

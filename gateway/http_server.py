@@ -1,0 +1,126 @@
+"""The HTTP server of one worker: uvicorn on httptools and uvloop, with bounds that it lacks.
+
+A request head may have HEAD_BYTES_MAX bytes and HEAD_SECONDS_MAX seconds, whatever the client
+sends; a connection that has sent nothing yet gets as long (FAULTS row 11, SECURITY S37, S43).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any, Final
+
+import structlog
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from astra.constants import HEADER_BYTES_MAX
+from gateway.app import build_app
+from gateway.settings import GatewaySettings
+
+log = structlog.get_logger(__name__)
+
+HEAD_SECONDS_MAX: Final = 20.0
+CONNECTIONS_MAX: Final = 2000
+KEEP_ALIVE_S: Final = 75
+
+
+class HeadTooLarge(Exception):
+    """Ends the parsing of a request whose head is larger than allowed."""
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """uvicorn's protocol, with a bounded and timed request head."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_head = True
+        self._head_bytes = 0  # received since the head began, parsed or not
+        self._head_size = 0  # of what was parsed of it
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        super().connection_made(transport)
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)  # also when the parser is still waiting for a line end
+            if self._head_bytes > HEADER_BYTES_MAX and self._head_bytes - len(data) > 0:
+                self._refuse()
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._head_size = 0
+        if self._head_timer is None:
+            self._start_timer()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head_bytes = 0
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._in_head = True
+
+    def _count(self, size: int) -> None:
+        self._head_size += size
+        if self._head_size > HEADER_BYTES_MAX:
+            raise HeadTooLarge
+
+    def _refuse(self) -> None:
+        if not self.transport.is_closing():
+            self.send_400_response("The request head is too large.")
+
+    def _start_timer(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_SECONDS_MAX, self._head_timeout)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_timeout(self) -> None:
+        self._head_timer = None
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+def server_config(settings: GatewaySettings) -> uvicorn.Config:
+    """How uvicorn runs a worker. Forwarded headers are trusted from nobody (SECURITY S27)."""
+    return uvicorn.Config(
+        build_app(settings),
+        http=BoundedHttp,
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        limit_concurrency=CONNECTIONS_MAX,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(settings.stop_timeout_s),
+    )
+
+
+def serve_worker(settings: GatewaySettings, listening: socket.socket) -> None:
+    """Serves until SIGTERM or SIGINT, then finishes what is under way, bounded in time."""
+    uvicorn.Server(server_config(settings)).run(sockets=[listening])
