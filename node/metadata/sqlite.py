@@ -151,7 +151,7 @@ class SqliteMetadataStore:
         Raises UnknownFormat, ForeignDirectory, DamagedTables, StoreError."""
         try:
             connection = await asyncio.to_thread(_open_writer, path)
-            return cls(path, Writer(connection), Readers(path))
+            return cls(path, Writer(connection, connect(path, cache_mib=1)), Readers(path))
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             kind = DamagedTables if code in (11, 26) else StoreError

@@ -43,7 +43,7 @@ Connection = sqlite3.Connection
 Steps = Generator[object, None, T]
 
 PAGE_BYTES: Final = 4096
-CHECKPOINT_PAGES: Final = 2000  # about 8 MiB of WAL between checkpoints
+CHECKPOINT_PAGES: Final = 4000  # about 16 MiB of WAL between checkpoints
 WAL_PAGES_MAX: Final = 256 * MIB // PAGE_BYTES  # a reader that pins more than this is ended
 WRITES_WAITING_MAX: Final = 256
 READS_WAITING_MAX: Final = 256
@@ -147,11 +147,14 @@ def read_error(error: sqlite3.Error) -> StoreError:
 class Writer:
     """The connection that writes. Used from one event loop."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, checkpointer: Connection) -> None:
         self.connection: Final = connection
         self.failure: Fatal | None = None
         self.wal_pages = 0  # at the last checkpoint that could not finish
         self._worker: Final = Worker("sqlite-writer")
+        self._checkpointer: Final = checkpointer
+        self._checkpoint_worker: Final = Worker("sqlite-checkpoint")
+        self._checkpoint_task: asyncio.Task[None] | None = None
         self._turn: Final = asyncio.Lock()
         self._waiting = 0
         self._is_durable_mode = True
@@ -168,15 +171,14 @@ class Writer:
             raise Overloaded("too many writes are waiting for SQLite")
         self._waiting += 1
         try:
+            await self._let_checkpoint_catch_up()
             async with self._turn:
                 self._check_usable()
-                try:
-                    return await self._transaction(body, durable=durable)
-                finally:
-                    if self.failure is None and self._is_checkpoint_due():
-                        await wait_settled(self._worker.call(self._checkpoint))
+                return await self._transaction(body, durable=durable)
         finally:
             self._waiting -= 1
+            if self._pages_since_checkpoint >= CHECKPOINT_PAGES:
+                self._start_checkpoint()
 
     async def _transaction(self, body: Callable[[Connection], Steps[T]], *, durable: bool) -> T:
         try:
@@ -244,16 +246,33 @@ class Writer:
         """A transaction is writing this many bytes: for the pace of checkpoints."""
         self._pages_since_checkpoint += count / PAGE_BYTES
 
-    def _is_checkpoint_due(self) -> bool:
-        return self._pages_since_checkpoint >= CHECKPOINT_PAGES
+    async def _let_checkpoint_catch_up(self) -> None:
+        """Bounds the WAL when writes come faster than they can be copied."""
+        task = self._checkpoint_task
+        is_far_behind = self._pages_since_checkpoint >= 2 * CHECKPOINT_PAGES
+        if is_far_behind and task is not None and not task.done():
+            await asyncio.wait((task,))
 
-    def _checkpoint(self) -> None:
-        """Copies what no reader holds back from the WAL into the main file, both fsynced."""
-        self._pages_since_checkpoint = 0
+    def _start_checkpoint(self) -> None:
+        is_running = self._checkpoint_task is not None and not self._checkpoint_task.done()
+        if not is_running and not self._is_closed and self.failure is None:
+            self._pages_since_checkpoint = 0
+            self._checkpoint_task = asyncio.create_task(self._checkpoint())
+
+    async def _checkpoint(self) -> None:
+        """Copies the WAL into the main file: the bulk beside the writes, then what they added
+        meanwhile while none runs, because only a whole copy lets the WAL start over."""
+        await wait_settled(self._checkpoint_worker.call(self._copy_wal))
+        async with self._turn:
+            if not self._is_closed and self.failure is None:
+                await wait_settled(self._checkpoint_worker.call(self._copy_wal))
+
+    def _copy_wal(self) -> None:
+        """Whatever no reader holds back; both files are fsynced."""
         try:
-            row = self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            row = self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
-            self._judged(error)  # poisons; the transaction before it has committed
+            self._judged(error)  # poisons the writer: nothing durable follows a failed fsync
             return
         _, pages, copied = row
         self.wal_pages = pages if copied < pages else 0
@@ -267,12 +286,17 @@ class Writer:
     async def close(self) -> None:
         """Waits for the transactions before it."""
         async with self._turn:
-            if not self._is_closed:
-                self._is_closed = True
-                with suppress(sqlite3.Error):
-                    self.connection.execute("PRAGMA synchronous = FULL")
-                await wait_settled(self._worker.call(self.connection.close))
-                self._worker.stop()
+            if self._is_closed:
+                return
+            self._is_closed = True
+        if self._checkpoint_task is not None:
+            await self._checkpoint_task
+        with suppress(sqlite3.Error):
+            self.connection.execute("PRAGMA synchronous = FULL")
+        await wait_settled(self._checkpoint_worker.call(self._checkpointer.close))
+        await wait_settled(self._worker.call(self.connection.close))
+        self._checkpoint_worker.stop()
+        self._worker.stop()
 
 
 class _Reader(Generic[T]):
