@@ -52,15 +52,12 @@ from astra.wire import (
 )
 from node.raft.config import RaftConfig
 from node.raft.leader import Leadership
+from node.raft.outlet import Outlet
 from node.raft.quorum import VoteResult, vote_result, voters_of
 from node.raft.readindex import Read
 from node.raft.state import NodeState
 from node.raft.types import (
-    HardState,
-    LogWrite,
-    NeedEntries,
     RaftState,
-    RaftStatus,
     ReadState,
     Ready,
     Rng,
@@ -69,13 +66,13 @@ from node.raft.types import (
     SnapshotOffer,
     SoftState,
 )
+from node.raft.view import CoreView
 
 _NEVER_MS: Final = -(1 << 62)
-_NOTHING: Final = Ready()
 _FROM_LEADER: Final = (Append, Heartbeat, InstallSnapshot)
 
 
-class RaftCore:
+class RaftCore(CoreView):
     """One node of one Raft group. See the module header for what its caller owes."""
 
     def __init__(
@@ -89,7 +86,7 @@ class RaftCore:
         now_ms: int,
         group: int = 0,
     ) -> None:
-        self._node = NodeState(
+        node = NodeState(
             node_id=node_id,
             group=group,
             config=config,
@@ -97,87 +94,18 @@ class RaftCore:
             applied=applied,
             now_ms=now_ms,
         )
-        self._log = self._node.log
+        super().__init__(node)
         self._config = config
         self._rng = rng
-        self.role = Role.FOLLOWER
-        self.leader_id: str | None = None
-        self._leadership: Leadership | None = None
         self._votes: dict[str, bool] = {}
         fresh = state.hard_state.term == 0
         self._heard_leader_ms = _NEVER_MS if fresh else now_ms
         self._election_at_ms = 0
         self._transferred = False  # this candidacy was asked for by the leader
         self._forwarded_reads: set[int] = set()
-        self._seq = 0
-        self._written_vote = (self._node.term, self._node.voted_for)
-        self._vote_writes: list[tuple[int, int]] = []  # (seq, term) under way
         self._installing: SnapshotOffer | None = None
-        self._offer_is_new = False
-        self._apply_wanted: int | None = None
-        self._apply_loaded: tuple[Entry, ...] = ()
-        self._told = SoftState(role=self.role, leader=None, term=self._node.term)
+        self._outlet = Outlet(self._node)
         self._draw_election_timeout()
-
-    # --- what others may look at -----------------------------------------------------------
-
-    @property
-    def node_id(self) -> str:
-        return self._node.node_id
-
-    @property
-    def term(self) -> int:
-        return self._node.term
-
-    @property
-    def commit_index(self) -> int:
-        return self._log.commit
-
-    @property
-    def applied_index(self) -> int:
-        return self._log.applied
-
-    @property
-    def last_index(self) -> int:
-        return self._log.last_index
-
-    @property
-    def first_index(self) -> int:
-        """The first entry of the log; those before are compacted."""
-        return self._log.mark.index + 1
-
-    @property
-    def transfer_to(self) -> str | None:
-        """To whom this leader is handing over."""
-        return self._leadership.transfer_to if self._leadership is not None else None
-
-    @property
-    def membership(self) -> Membership:
-        return self._log.membership
-
-    def mark_at(self, index: int) -> SnapshotMark:
-        """The mark for an applied index at or above the current mark."""
-        return self._log.mark_at(index)
-
-    def lease_valid(self, now_ms: int) -> bool:
-        """Whether this node may answer reads alone at `now_ms`, a fresh monotonic reading."""
-        return self._leadership is not None and self._leadership.lease_valid(now_ms)
-
-    def status(self) -> RaftStatus:
-        leadership = self._leadership
-        return RaftStatus(
-            node_id=self._node.node_id,
-            role=self.role,
-            is_voter=self._node.node_id in voters_of(self._log.membership),
-            leader=self.leader_id,
-            term=self._node.term,
-            commit=self._log.commit,
-            applied=self._log.applied,
-            first_index=self._log.mark.index + 1,
-            last_index=self._log.last_index,
-            membership=self._log.membership,
-            peers=leadership.peer_status() if leadership is not None else {},
-        )
 
     # --- events: time ----------------------------------------------------------------------
 
@@ -244,11 +172,7 @@ class RaftCore:
 
     def persisted(self, seq: int) -> None:
         """All writes up to `seq` are durable."""
-        invariant(seq <= self._seq, f"write {seq} was never asked for")
-        self._log.persisted(seq)
-        vote_is_durable = False
-        while self._vote_writes and self._vote_writes[0][0] <= seq:
-            vote_is_durable = self._vote_writes.pop(0)[1] == self._node.term
+        vote_is_durable = self._outlet.persisted(seq)
         if vote_is_durable and self.role is Role.CANDIDATE:
             self._votes[self._node.node_id] = True  # our own vote counts once it cannot be lost
             self._poll_votes()
@@ -269,17 +193,14 @@ class RaftCore:
         if peer != self._node.node_id:
             if self._leadership is not None:
                 self._leadership.entries_loaded(peer, from_index, entries)
-        elif self._apply_wanted == from_index:
-            self._apply_wanted = None
-            genuine = all(self._log.matches(each.index, each.term) for each in entries)
-            invariant(bool(entries) and genuine, f"storage lost committed entry {from_index}")
-            self._apply_loaded = entries
+        else:
+            self._outlet.entries_loaded(from_index, entries)
 
     def snapshot_installed(self, mark: SnapshotMark) -> None:
         """State and log were replaced; the log now starts after `mark`."""
         invariant(self._installing is not None, "no snapshot was asked for")
         self._installing = None
-        self._apply_wanted = None
+        self._outlet.forget_loaded()
         self._log.reset(mark)
         if mark.term > self._node.term:
             self._become_follower(mark.term, None)
@@ -533,7 +454,6 @@ class RaftCore:
             return
         mark = SnapshotMark(index=body.index, term=body.snapshot_term, membership=body.membership)
         self._installing = SnapshotOffer(leader=sender, mark=mark)
-        self._offer_is_new = True
 
     # --- reads through the leader ----------------------------------------------------------
 
@@ -556,85 +476,7 @@ class RaftCore:
 
     def ready(self) -> Ready:
         """All that must be done since the last call; each thing is handed out once."""
-        node = self._node
         if self._leadership is not None:
             self._leadership.flush()
-        write = self._take_write()
-        committed = self._take_committed()
-        soft = self._take_soft_state()
-        offer = self._installing if self._offer_is_new else None
-        self._offer_is_new = False
-        if not (
-            write
-            or committed
-            or soft
-            or offer
-            or node.messages
-            or node.after_persist
-            or node.read_states
-            or node.needs
-        ):
-            return _NOTHING
-        ready = Ready(
-            write=write,
-            messages=tuple(node.messages),
-            messages_after_persist=tuple(node.after_persist),
-            committed=committed,
-            read_states=tuple(node.read_states),
-            needs=tuple(node.needs),
-            snapshot=offer,
-            soft_state=soft,
-        )
-        node.messages.clear()
-        node.after_persist.clear()
-        node.read_states.clear()
-        node.needs.clear()
-        return ready
-
-    def _take_write(self) -> LogWrite | None:
-        node = self._node
-        vote = (node.term, node.voted_for)
-        vote_changed = vote != self._written_vote
-        if not vote_changed and not self._log.has_unwritten:
-            return None
-        self._seq += 1
-        truncate_from, entries = self._log.take_unwritten(self._seq)
-        hard_state = None
-        if vote_changed:
-            self._written_vote = vote
-            self._vote_writes.append((self._seq, node.term))
-            hard_state = HardState(
-                term=node.term, voted_for=node.voted_for, commit=self._log.commit
-            )
-        return LogWrite(
-            seq=self._seq, hard_state=hard_state, truncate_from=truncate_from, entries=entries
-        )
-
-    def _take_committed(self) -> tuple[Entry, ...]:
-        """One batch at a time: the next one gathers while this one is applied."""
-        log = self._log
-        if log.handed >= log.applicable or log.handed != log.applied:
-            return ()
-        if self._installing is not None or self._apply_wanted is not None:
-            return ()
-        lo, limit = log.handed + 1, self._config.apply_bytes_max
-        entries: tuple[Entry, ...] | None = self._apply_loaded
-        self._apply_loaded = ()
-        if not entries:
-            entries = log.slice(lo, log.applicable, limit)
-        if entries is None:
-            self._apply_wanted = lo
-            hi = min(log.applicable, log.memory_index - 1)
-            self._node.needs.append(
-                NeedEntries(peer=self.node_id, from_index=lo, to_index=hi, bytes_max=limit)
-            )
-            return ()
-        log.hand_out(entries)
-        return entries
-
-    def _take_soft_state(self) -> SoftState | None:
-        told = self._told
-        if (told.role, told.leader, told.term) == (self.role, self.leader_id, self._node.term):
-            return None
-        self._told = SoftState(role=self.role, leader=self.leader_id, term=self._node.term)
-        return self._told
+        soft_state = SoftState(role=self.role, leader=self.leader_id, term=self._node.term)
+        return self._outlet.take(soft_state, self._installing)

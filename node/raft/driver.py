@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine
 
 from astra.errors import (
     AstraError,
@@ -32,6 +31,7 @@ from astra.ports import Clock
 from astra.wire import Entry, Membership, RaftMessage
 from node.raft.config import RaftConfig
 from node.raft.core import RaftCore
+from node.raft.ports import Apply, Send, Snapshots
 from node.raft.storage import RaftStorage
 from node.raft.types import (
     LogWrite,
@@ -44,35 +44,18 @@ from node.raft.types import (
     SnapshotOffer,
     SoftState,
 )
-from node.raft.waiters import AppliedWaiters, ProposalWaiters, ReadWaiters, Result, refuse
+from node.raft.waiters import AppliedWaiters, ProposalWaiters, ReadWaiters, Result, Watchers, refuse
 from node.raft.writes import merge_writes
 
-Send = Callable[[RaftMessage], None]
-Apply = Callable[[Sequence[Entry]], Awaitable[Sequence[object]]]
+__all__ = ["Apply", "RaftDriver", "Send", "Snapshots"]
 
 INBOX_MAX = 16_384
 PROPOSALS_MAX = 16_384
 MESSAGES_PER_TURN_MAX = 1024
 
 
-class Snapshots(Protocol):
-    """Replaces the applied state of this node by that of a leader."""
-
-    async def install(
-        self, offer: SnapshotOffer, prepare: Callable[[SnapshotMark], Awaitable[None]]
-    ) -> SnapshotMark:
-        """Fetches the state of `offer.leader`, calls `prepare` with its mark (at least
-        offer.mark.index; durable when it returns), replaces the tables atomically and durably,
-        and returns the mark. Apply is idle meanwhile. Any error: nothing was replaced (Fatal
-        stops the process); the leader offers again."""
-        ...
-
-
 class RaftDriver:
-    """See the module header.
-
-    `send` must not block and may drop; it is called with messages for other nodes only.
-    `apply` gets every committed entry once per process life in order (NOOP and CONFIG too) and
+    """`apply` gets every committed entry once per process life in order (NOOP and CONFIG too) and
     returns one result per entry; it must store the applied index in the same transaction.
     `on_fatal` is called once when disk or invariant failed: the process must stop.
     `on_role` is called after each change of role, leader or term.
@@ -124,7 +107,7 @@ class RaftDriver:
         self._storage_lock = asyncio.Lock()  # append and install: one at a time
         self._to_apply: tuple[Entry, ...] = ()
         self._apply_wanted = asyncio.Event()
-        self._watchers: list[asyncio.Future[None]] = []
+        self._watchers = Watchers()
 
     # --- life ------------------------------------------------------------------------------
 
@@ -165,7 +148,9 @@ class RaftDriver:
         if self._core is not None and not self._is_dead:
             try:
                 async with asyncio.timeout(timeout_s):
-                    await self._until(lambda: not self._proposals and not len(self._waiting))
+                    await self._watchers.until(
+                        lambda: not self._proposals and not len(self._waiting)
+                    )
                     await self._hand_over(self._core)
             except (TimeoutError, AstraError):
                 pass  # the others will notice by their election timeout
@@ -174,15 +159,15 @@ class RaftDriver:
             self._main.cancel()
             await asyncio.wait([self._main])
 
+    def _is_drained(self) -> bool:
+        return not self._proposals and not len(self._waiting)
+
     async def _hand_over(self, core: RaftCore) -> None:
-        peers = core.status().peers
-        voters = [peer for peer in core.membership.voters if peer in peers]
-        fresh_ms = self._config.election_timeout_min_ms
-        alive = [peer for peer in voters if peers[peer].active_ms_ago < fresh_ms]
-        if core.role is Role.LEADER and alive:
-            core.transfer(max(alive, key=lambda peer: peers[peer].match))
+        successor = core.successor()
+        if successor is not None:
+            core.transfer(successor)
             self._wake()
-            await self._until(lambda: core.role is not Role.LEADER or core.transfer_to is None)
+            await self._watchers.until(lambda: core.transfer_to is None)
 
     def _die(self, error: BaseException) -> None:
         """Disk or invariant failed: nothing more is written, sent or answered."""
@@ -205,7 +190,7 @@ class RaftDriver:
         self._waiting.give_up(-1, unknown)
         self._reads.give_up(error)
         self._applied.give_up(error)
-        self._notify()
+        self._watchers.notify()
 
     # --- the turn --------------------------------------------------------------------------
 
@@ -232,7 +217,7 @@ class RaftDriver:
             self._carry_out(self._core, self._core.ready())
         except Exception as error:
             self._die(error)
-        self._notify()
+        self._watchers.notify()
 
     def _take_events(self, core: RaftCore) -> None:
         """Messages before the tick: after a pause, what was waiting counts as heard."""
@@ -268,10 +253,9 @@ class RaftDriver:
             self._waiting.add(index, term, future)
 
     def _ask_reads(self, core: RaftCore) -> None:
-        asked = self._reads.take_batch(self._clock.monotonic_ms())
-        if asked is None:
+        context = self._reads.take_batch(self._clock.monotonic_ms())
+        if context is None:
             return
-        context, _ = asked
         try:
             core.read_index(context)
         except (NotLeader, Overloaded) as error:
@@ -282,30 +266,26 @@ class RaftDriver:
             self._send(message)
         if ready.write is not None:
             self._writes.append(ready.write)
-        if ready.messages_after_persist:
-            self._after_persist.extend(ready.messages_after_persist)
+        self._after_persist.extend(ready.messages_after_persist)
         if self._writes:
             self._write_wanted.set()
         elif not self._is_writing:
-            self._send_after_persist()
+            after, self._after_persist = self._after_persist, []
+            for message in after:
+                self._send(message)
         if ready.committed:
             self._to_apply = ready.committed
             self._apply_wanted.set()
         for read in ready.read_states:
             self._reads.confirmed(read.context, read.index)
         if self._reads.next_batch is not None:
-            self._wake()
+            self._wake()  # refused reads ask again
         for need in ready.needs:
             self._spawn(self._load_entries(core, need))
         if ready.snapshot is not None:
             self._spawn(self._install(core, ready.snapshot))
         if ready.soft_state is not None:
             self._role_changed(core, ready.soft_state)
-
-    def _send_after_persist(self) -> None:
-        messages, self._after_persist = self._after_persist, []
-        for message in messages:
-            self._send(message)
 
     def _role_changed(self, core: RaftCore, state: SoftState) -> None:
         if state.role is not Role.LEADER:
@@ -315,8 +295,7 @@ class RaftDriver:
             self._on_role(state)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        invariant(self._tasks is not None, "the driver is not running")
-        if self._tasks is not None:
+        if self._tasks is not None:  # always, while turns happen
             self._tasks.create_task(work)
 
     # --- work beside the turn --------------------------------------------------------------
@@ -339,10 +318,11 @@ class RaftDriver:
         if self._core is None or self._is_dead:
             return
         self._core.persisted(write.seq)
+        if not self._writes:
+            after += self._after_persist
+            self._after_persist = []
         for message in after:
             self._send(message)
-        if not self._writes:
-            self._send_after_persist()
         self._turn()
 
     async def _apply_loop(self) -> None:
@@ -366,7 +346,7 @@ class RaftDriver:
         self._wake()
 
     async def _install(self, core: RaftCore, offer: SnapshotOffer) -> None:
-        await self._until(
+        await self._watchers.until(
             lambda: not (self._is_writing or self._writes or self._to_apply) or self._is_dead
         )
         try:
@@ -385,20 +365,6 @@ class RaftDriver:
     async def _prepare_install(self, mark: SnapshotMark) -> None:
         async with self._storage_lock:
             await self._storage.prepare_install(mark)
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        """Returns after the turn that made `condition` true."""
-        while not condition():
-            watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._watchers.append(watcher)
-            await watcher
-
-    def _notify(self) -> None:
-        if self._watchers:
-            watchers, self._watchers = self._watchers, []
-            for watcher in watchers:
-                if not watcher.done():
-                    watcher.set_result(None)
 
     # --- what others call ------------------------------------------------------------------
 
@@ -420,8 +386,7 @@ class RaftDriver:
         await self._submit(membership, timeout_s)
 
     async def _submit(self, request: bytes | Membership, timeout_s: float) -> object:
-        self._running()
-        if not self.is_leader:
+        if self._running().role is not Role.LEADER:
             raise NotLeader(self.leader)
         if len(self._proposals) >= PROPOSALS_MAX:
             raise Overloaded("too many proposals wait")
@@ -451,16 +416,12 @@ class RaftDriver:
         return core.applied_index
 
     async def _read_round(self) -> int:
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._reads.join(future)
         self._wake()
-        return await future
+        return await self._reads.join()
 
     async def _wait_applied(self, core: RaftCore, index: int) -> None:
         if core.applied_index < index:
-            future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-            self._applied.add(index, future)
-            await future
+            await self._applied.add(index)
 
     def lease_valid_now(self) -> bool:
         """True while no other leader can exist, by the monotonic clock read in this call. Ask
@@ -478,7 +439,7 @@ class RaftDriver:
         self._wake()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._until(lambda: core.role is not Role.LEADER or core.transfer_to is None)
+                await self._watchers.until(lambda: core.transfer_to is None)
         except TimeoutError:
             raise DeadlineExceeded(f"{to} did not take over within {timeout_s} s") from None
         if core.role is Role.LEADER and to != self._node_id:
@@ -514,14 +475,11 @@ class RaftDriver:
             raise Unavailable("this node is starting or stopping")
         return self._core
 
-    def _state(self) -> RaftCore:
-        if self._core is None:
-            raise Unavailable("this node is starting")
-        return self._core
-
     def status(self) -> RaftStatus:
         """Raises Unavailable before start."""
-        return self._state().status()
+        if self._core is None:
+            raise Unavailable("this node is starting")
+        return self._core.status()
 
     @property
     def is_leader(self) -> bool:

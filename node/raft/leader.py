@@ -357,6 +357,18 @@ class Leadership:
             self._lease_is_off = True
             self._node.send(peer, TimeoutNow(term=self._node.term))
 
+    def successor(self) -> str | None:
+        """The recently heard voter with the longest log."""
+        node = self._node
+        voters = voters_of(node.log.membership)
+        heard_ms = node.now_ms - node.config.election_timeout_min_ms
+        alive = [
+            peer
+            for peer, each in sorted(self.peers.items())
+            if peer in voters and each.active_ms > heard_ms
+        ]
+        return max(alive, key=lambda peer: self.peers[peer].match, default=None)
+
     def peer_status(self) -> dict[str, PeerStatus]:
         now_ms = self._node.now_ms
         return {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from astra.errors import NotLeader, OutcomeUnknown
@@ -76,22 +76,25 @@ class ReadWaiters:
         self._asked: dict[int, ReadBatch] = {}
         self._context = 0
 
-    def join(self, future: Index) -> None:
+    def join(self) -> Index:
+        future: Index = asyncio.get_running_loop().create_future()
         self.rejoin([future])
+        return future
 
     def rejoin(self, waiters: list[Index]) -> None:
         if self.next_batch is None:
             self.next_batch = ReadBatch()
         self.next_batch.waiters.extend(waiter for waiter in waiters if not waiter.done())
 
-    def take_batch(self, now_ms: int) -> tuple[int, ReadBatch] | None:
+    def take_batch(self, now_ms: int) -> int | None:
+        """The context under which the waiting reads are asked now."""
         batch, self.next_batch = self.next_batch, None
         if batch is None or not batch.waiters:
             return None
         self._context += 1
         batch.asked_ms = now_ms
         self._asked[self._context] = batch
-        return self._context, batch
+        return self._context
 
     def confirmed(self, context: int, index: int | None) -> None:
         """Index None: ask again."""
@@ -133,9 +136,11 @@ class AppliedWaiters:
         self._heap: list[tuple[int, int, Index]] = []
         self._order = 0
 
-    def add(self, index: int, future: Index) -> None:
+    def add(self, index: int) -> Index:
         self._order += 1
+        future: Index = asyncio.get_running_loop().create_future()
         heapq.heappush(self._heap, (index, self._order, future))
+        return future
 
     def applied_to(self, index: int) -> None:
         while self._heap and self._heap[0][0] <= index:
@@ -147,3 +152,24 @@ class AppliedWaiters:
         for _, _, future in self._heap:
             refuse(future, error)
         self._heap.clear()
+
+
+class Watchers:
+    """Waiters for any condition, looked at after each turn: for rare waits only."""
+
+    def __init__(self) -> None:
+        self._futures: list[asyncio.Future[None]] = []
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Returns after the turn that made `condition` true."""
+        while not condition():
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._futures.append(future)
+            await future
+
+    def notify(self) -> None:
+        if self._futures:
+            futures, self._futures = self._futures, []
+            for future in futures:
+                if not future.done():
+                    future.set_result(None)
