@@ -232,7 +232,10 @@ def test_feed_decoded_length_differs_refuses(kind: PayloadKind, length: int) -> 
     [b"FFFFFFFFFFFFFFFF\r\n", b"7fffffffffffffff\r\n", b"400\r\n"],
 )
 def test_feed_huge_chunk_size_refuses(body: bytes) -> None:
-    assert refuse(decoder(UNSIGNED, 1023), body).code == "IncompleteBody"
+    # At the header already: no byte of such a chunk is ever handed out.
+    with pytest.raises(ChunkError) as caught:
+        decoder(UNSIGNED, 1023).feed(body)
+    assert caught.value.code == "IncompleteBody"
 
 
 @pytest.mark.parametrize(
@@ -351,6 +354,18 @@ def test_feed_signed_trailer_without_signature_refuses() -> None:
     cut = body[: body.index(b"x-amz-trailer-signature")]
     for end in (b"\r\n", b"\r\n\r\n", b"\r\n" * 50):
         refuse(decoder(SIGNED_TRAILER, 3, [CRC]), cut + end)
+    last = body[len(cut) :]
+    decode(decoder(SIGNED_TRAILER, 3, [CRC]), cut + b"\r\n" + last)
+    error = refuse(decoder(SIGNED_TRAILER, 3, [CRC]), cut + b"\r\n\r\n" + last)
+    assert error.code == "MalformedTrailerError"
+
+
+def test_feed_trailer_after_its_signature_refuses() -> None:
+    body = sign_chunks((b"abc",), verified(SIGNED_TRAILER), [TRAILER])
+    at, end = body.index(b"x-amz-checksum"), body.index(b"x-amz-trailer-signature")
+    moved = body[:at] + body[end:-2] + body[at:end] + b"\r\n"
+    error = refuse(decoder(SIGNED_TRAILER, 3, [CRC]), moved)
+    assert error.code == "MalformedTrailerError"
 
 
 def test_feed_trailer_on_a_kind_without_trailers_refuses() -> None:

@@ -174,6 +174,14 @@ def test_verify_other_key_of_similar_spelling_refuses(other: bytes) -> None:
     assert refuse(replace(head, raw_path=other)).code == "SignatureDoesNotMatch"
 
 
+def test_verify_query_sent_in_another_spelling_than_signed_accepts() -> None:
+    head = sign_header("GET", "/b?a=%2F&b=%20~&c=")
+    for spelled in (b"c=&b=%20~&a=/", b"b=+%7e&a=%2f&c", b"&a=%2F&&b=%20~&c="):
+        respelled = replace(head, query=spelled)
+        accept(respelled)
+        assert sorted(respelled.query_items()) == [("a", "/"), ("b", " ~"), ("c", "")]
+
+
 def test_query_plus_is_a_space_for_signing_and_reading() -> None:
     head = sign_header("GET", "/b?prefix=a%20b")
     spelled = replace(head, query=b"prefix=a+b")

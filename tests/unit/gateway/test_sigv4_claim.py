@@ -62,6 +62,10 @@ def test_parse_auth_two_authorization_headers_refuses() -> None:
         ("AWS4-HMAC-SHA256", "AuthorizationHeaderMalformed"),
         ("AWS4-HMAC-SHA256 Credential=HAHAHA", "AuthorizationHeaderMalformed"),
         ("AWS4-HMAC-SHA256 Credential=a,Credential=b,Signature=c", "AuthorizationHeaderMalformed"),
+        (
+            f"AWS4-HMAC-SHA256 Credential={AWS_SCOPE},SignedHeaders=host,Signature=0,Signature=0",
+            "AuthorizationHeaderMalformed",
+        ),
         ("AWS4-HMAC-SHA256 ,,,,,,,", "AuthorizationHeaderMalformed"),
     ],
 )
@@ -179,7 +183,8 @@ def test_parse_auth_presigned_parameter_missing_or_doubled_refuses(name: str) ->
     this = next(part for part in parts if part.startswith(f"X-Amz-{name}=".encode()))
     without = replace(AWS_PRESIGNED, query=b"&".join(part for part in parts if part != this))
     assert refuse(without).code == "AuthorizationQueryParametersError"
-    for again in (this, this.lower(), this.replace(b"-", b"%2D", 2)):
+    mixed = this.replace(b"X-Amz", b"x-AMZ")
+    for again in (this, this.lower(), mixed, this.replace(b"-", b"%2D", 2)):
         doubled = replace(AWS_PRESIGNED, query=b"&".join([*parts, again]))
         assert refuse(doubled).code == "AuthorizationQueryParametersError"
 
