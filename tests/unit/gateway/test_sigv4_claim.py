@@ -100,11 +100,21 @@ def test_parse_auth_bad_scope_refuses(credential: str) -> None:
     assert refuse(presigned).code == "AuthorizationQueryParametersError"
 
 
-@pytest.mark.parametrize("names", ["", "host;host", ";".join(f"h{n}" for n in range(200))])
+@pytest.mark.parametrize(
+    "names",
+    ["", "host;host", "Host", "host;x y", "host\x01", ";".join(f"h{n}" for n in range(200))],
+)
 def test_parse_auth_bad_signed_headers_refuses(names: str) -> None:
     value = f"AWS4-HMAC-SHA256 Credential={AWS_SCOPE}, SignedHeaders={names}, Signature=0"
     head = request_head("GET", "/b", [("authorization", value), ("x-amz-date", AWS_DATE)])
     assert refuse(head).code == "AuthorizationHeaderMalformed"
+
+
+@pytest.mark.parametrize("names", ["host%0Ax", "host%0A", "host%3BHOST", "", "host%20", "%C3%A4"])
+def test_parse_auth_presigned_bad_signed_headers_refuses(names: str) -> None:
+    query = AWS_PRESIGNED.query.replace(b"SignedHeaders=host", b"SignedHeaders=" + names.encode())
+    error = refuse(replace(AWS_PRESIGNED, query=query))
+    assert error.code == "AuthorizationQueryParametersError"
 
 
 # --- time --------------------------------------------------------------------------------------
