@@ -8,12 +8,15 @@ node's report to every other node about once a second. A node that is silent for
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
 
 from astra.net import Dialer
 from astra.ports import Clock
 from astra.wire import HolderRef, NodeReport
 from node.raft.types import PeerStatus
+
+_EAGER_REPORTS: Final = 10
 
 
 class ClusterMap:
@@ -58,6 +61,13 @@ class ClusterMap:
     def address_of(self, node_id: str | None) -> str | None:
         return None if node_id is None else self._addresses.get(node_id)
 
+    def node_at(self, address: str | None) -> str | None:
+        """The node that is reached at `address`."""
+        for node_id, known in self._addresses.items():
+            if known == address:
+                return node_id
+        return None
+
     def refs(self, node_ids: Sequence[str]) -> tuple[HolderRef, ...]:
         """Addresses of those that are known, in the given order."""
         return tuple(
@@ -76,7 +86,7 @@ class Reporter:
         dialer: Dialer,
         cluster: ClusterMap,
         peers: Mapping[str, str],
-        make_report: Callable[[], NodeReport],
+        make_report: Callable[[], Awaitable[NodeReport]],
         interval_s: float,
     ) -> None:
         self._dialer = dialer
@@ -86,13 +96,16 @@ class Reporter:
         self._interval_s = interval_s
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. Often at first, so that a cluster that starts knows itself soon."""
+        for _ in range(_EAGER_REPORTS):
+            await self.send_once()
+            await asyncio.sleep(self._interval_s / _EAGER_REPORTS)
         while True:
-            self.send_once()
+            await self.send_once()
             await asyncio.sleep(self._interval_s)
 
-    def send_once(self) -> None:
-        report = self._make_report()
+    async def send_once(self) -> None:
+        report = await self._make_report()
         self._cluster.note(report)
         for address in self._peers.values():
             self._dialer.control(address).send(report)

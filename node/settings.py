@@ -29,7 +29,7 @@ class NodeSettings:
     cluster_secret: bytes = field(repr=False)
     listen_host: str = "127.0.0.1"
     listen_port: int = 9010
-    advertised_address: str = ""  # empty: listen_host:port
+    advertised_address: str = ""  # empty: as in `peers`, or listen_host:port
     peers: dict[str, str] = field(default_factory=dict)
     voters: tuple[str, ...] = ()
     zone: str = ""
@@ -40,9 +40,7 @@ class NodeSettings:
     cache_bytes_max: int = 32 * MIB  # of the in-process cache, when there is no Redis
 
     inline_bytes: int = INLINE_BYTES_DEFAULT
-    fsync: bool = True  # False only for tests on throw-away data
-    read_workers: int = 4  # disk threads
-    write_workers: int = 4
+    disk_threads: int = 4
     blob_streams_max: int = 256  # blob reads and writes at once; more are refused
 
     raft: RaftConfig = field(default_factory=RaftConfig)
@@ -77,6 +75,14 @@ class NodeSettings:
     @property
     def is_voter(self) -> bool:
         return self.node_id in self.voters
+
+    def own_address(self) -> str:
+        """Where the others reach this node."""
+        return (
+            self.advertised_address
+            or self.peers.get(self.node_id)
+            or f"{self.listen_host}:{self.listen_port}"
+        )
 
     def other_peers(self) -> dict[str, str]:
         """The peers without this node."""

@@ -20,7 +20,7 @@ from astra.errors import (
     WireError,
 )
 from astra.log import get_logger
-from astra.net import BulkStream, Dialer, Peer
+from astra.net import BulkStream, Dialer
 from astra.wire import BlobEnd, BlobPiece, BlobRead, BlobStored, HolderRef, RepairBlob
 from node.chunkstore.executor import AsyncBlobWriter, AsyncChunkStore
 from node.chunkstore.ports import READ_BATCH_CHUNKS_MAX, DamagedBlob
@@ -41,7 +41,7 @@ class BlobRepairer:
         self._parallel_max = parallel_max
         self._running: set[str] = set()
 
-    async def repair(self, peer: Peer, request: RepairBlob) -> BlobStored:
+    async def repair(self, request: RepairBlob) -> BlobStored:
         """Durable and verified on return. Raises Overloaded, Unavailable (no source was good)."""
         check_blob_id(request.blob_id)
         if request.blob_id in self._running or len(self._running) >= self._parallel_max:

@@ -137,7 +137,7 @@ class BlobService:
         )
         return list(batch)
 
-    async def check(self, peer: Peer, request: CheckBlobs) -> BlobsHeld:
+    async def check(self, request: CheckBlobs) -> BlobsHeld:
         """Which of these are here whole, by their footers (bytes are verified when read)."""
         if len(request.blob_ids) > CHECKED_IDS_MAX:
             raise Refused(RefusalCode.INVALID_ARGUMENT, f"at most {CHECKED_IDS_MAX} ids")

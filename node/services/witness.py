@@ -14,8 +14,9 @@ Rules
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
 from typing import Final
+
+from node.apply.touched import Touched
 
 _SLOTS: Final = 1 << 16  # a power of two
 
@@ -32,17 +33,16 @@ class Witness:
         self._access = 0
         self._everything = 0
 
-    def touch_keys(self, bucket: str, keys: Iterable[bytes], index: int) -> None:
-        for key in keys:
-            _raise(self._keys, hash((bucket, key)) & self._mask, index)
-        _raise(self._contents, hash(bucket) & self._mask, index)
-
-    def touch_bucket(self, bucket: str, index: int) -> None:
-        """Its document changed: also what its answers say of versioning and existence."""
-        _raise(self._settings, hash(bucket) & self._mask, index)
-
-    def touch_access(self, index: int) -> None:
-        self._access = max(self._access, index)
+    def touch(self, touched: Touched, index: int) -> None:
+        """What one log entry may change."""
+        for place in touched.keys:
+            _raise(self._keys, hash(place) & self._mask, index)
+        for bucket in touched.listings:
+            _raise(self._contents, hash(bucket) & self._mask, index)
+        for bucket in touched.buckets:
+            _raise(self._settings, hash(bucket) & self._mask, index)
+        if touched.access:
+            self._access = max(self._access, index)
 
     def touch_all(self, index: int) -> None:
         """The whole state was replaced (snapshot)."""

@@ -1,0 +1,211 @@
+"""The composition root of a node process: the only file that imports concrete backends.
+
+A Fatal ends the process with EXIT_FATAL after saying what happened: it must not go on with a
+disk or a state that it cannot trust. Everything else that goes wrong at start is one clear line
+and EXIT_CONFIG.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Final, Protocol
+
+import uvloop
+
+from astra.errors import ConfigError, Fatal
+from astra.log import configure_logging, get_logger
+from astra.net import Dialer, Routes
+from astra.ports import Bus, Cache, MetadataStore
+from astra.wire import Notice
+from node.bus.direct import DirectBus
+from node.bus.rabbitmq import RabbitBus
+from node.cache.memory import MemoryCache
+from node.cache.redis import RedisCache
+from node.chunkstore.executor import AsyncChunkStore
+from node.chunkstore.store import DiskChunkStore
+from node.clock import SystemClock
+from node.datadir import DataDirectory
+from node.membership import ClusterMap
+from node.metadata.sqlite import SqliteMetadataStore
+from node.process import NodeProcess, Parts
+from node.raft.storage import RaftStorage
+from node.services.health import Backends
+from node.settings import NodeSettings
+
+EXIT_CONFIG: Final = 78  # sysexits EX_CONFIG
+EXIT_FATAL: Final = 70  # sysexits EX_SOFTWARE
+
+_log = get_logger("node")
+
+
+class _Database(MetadataStore, Protocol):
+    """Metadata and Raft log in one database."""
+
+    def raft(self) -> RaftStorage: ...
+
+
+def run_node(settings: NodeSettings) -> int:
+    """The whole process: serves until SIGTERM or SIGINT. Returns the exit code."""
+    configure_logging(settings.log_level)
+    try:
+        uvloop.run(_serve_until_signal(settings))
+    except Exception as error:
+        return _judge(settings, error)
+    return 0
+
+
+def _judge(settings: NodeSettings, error: Exception) -> int:
+    """Says what ended the process; anything that is not ours is a bug, and as bad as a Fatal."""
+    while isinstance(error, ExceptionGroup):
+        error = next((e for e in error.exceptions if isinstance(e, Fatal)), error.exceptions[0])
+    if isinstance(error, ConfigError | OSError):
+        _log.error("cannot start", problem=str(error))
+        return EXIT_CONFIG
+    if isinstance(error, Fatal):
+        _report_fatal(settings, error)
+    else:
+        _log.error("FATAL: a bug ended this node", exc_info=error)
+    return EXIT_FATAL
+
+
+async def _serve_until_signal(settings: NodeSettings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve_node(settings, stop)
+
+
+async def serve_node(settings: NodeSettings, stop: asyncio.Event) -> None:
+    """Serves until `stop` is set, then stops cleanly. Raises ConfigError, OSError (port in use)
+    or Fatal, alone or in a group."""
+    async with _open_parts(settings) as parts:
+        node = NodeProcess(settings, parts)
+        try:
+            await node.start()
+            await node.run(stop)
+        finally:
+            await node.stop()
+
+
+def _report_fatal(settings: NodeSettings, error: BaseException) -> None:
+    _log.error(
+        "FATAL: this node stops and must not be restarted blindly",
+        what=f"{type(error).__name__}: {error}",
+        why="its disk, database or state cannot be trusted any more; going on could lose data",
+        todo="check the disk and the kernel log; if the data is damaged, move the data directory"
+        f" {settings.data_dir} away and start empty: the node is rebuilt from its peers",
+    )
+
+
+# --- opening ---------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _open_parts(settings: NodeSettings) -> AsyncIterator[Parts]:
+    """Opens in order of dependence; closes in the opposite one."""
+    async with AsyncExitStack() as stack:
+        directory = DataDirectory(
+            settings.data_dir, cluster_id=settings.cluster_id, node_id=settings.node_id
+        )
+        stack.callback(directory.close)
+        clock = SystemClock()
+        database = await _open_database(settings, directory)
+        stack.push_async_callback(database.close)
+        chunks = await _open_chunks(settings, directory)
+        stack.push_async_callback(chunks.close)
+        cache = _make_cache(settings, clock)
+        stack.push_async_callback(cache.close)
+        dialer, raft_dialer = _make_dialer(settings), _make_dialer(settings)
+        stack.push_async_callback(dialer.close)
+        stack.push_async_callback(raft_dialer.close)
+        routes = Routes()
+        bus = _make_bus(settings, routes, dialer)
+        stack.push_async_callback(bus.close)
+        yield Parts(
+            store=database,
+            raft_storage=database.raft(),
+            chunks=chunks,
+            cache=cache,
+            bus=bus,
+            dialer=dialer,
+            raft_dialer=raft_dialer,
+            routes=routes,
+            cluster=_make_cluster(settings, clock),
+            clock=clock,
+            backends=_describe(settings),
+        )
+
+
+async def _open_database(settings: NodeSettings, directory: DataDirectory) -> _Database:
+    if settings.metadata == "sqlite":
+        return await SqliteMetadataStore.open(directory.database)
+    raise ConfigError("metadata must be sqlite or a postgres:// DSN")
+
+
+async def _open_chunks(settings: NodeSettings, directory: DataDirectory) -> AsyncChunkStore:
+    directory.chunks.mkdir(exist_ok=True)
+    store = await asyncio.to_thread(
+        partial(
+            DiskChunkStore,
+            str(directory.chunks),
+            cluster_id=settings.cluster_id,
+            node_id=settings.node_id,
+        )
+    )
+    return AsyncChunkStore(store, threads=settings.disk_threads)
+
+
+def _make_cache(settings: NodeSettings, clock: SystemClock) -> Cache:
+    if settings.redis_url is None:
+        return MemoryCache(settings.cache_bytes_max)
+    return RedisCache(settings.redis_url, clock)
+
+
+def _make_dialer(settings: NodeSettings) -> Dialer:
+    return Dialer(secret=settings.cluster_secret, role="node", peer_id=settings.node_id)
+
+
+def _make_bus(settings: NodeSettings, routes: Routes, dialer: Dialer) -> Bus:
+    """Entries are pushed to the nodes that do not vote; hints go to whoever subscribed."""
+    learners = [
+        _sender(dialer, address)
+        for node_id, address in settings.other_peers().items()
+        if node_id not in settings.voters
+    ]
+    direct = DirectBus(routes.notify, learners)
+    if settings.amqp_url is None:
+        return direct
+    return RabbitBus(
+        settings.amqp_url,
+        direct,
+        cluster_id=settings.cluster_id,
+        node_id=settings.node_id,
+        secret=settings.cluster_secret,
+    )
+
+
+def _sender(dialer: Dialer, address: str) -> Callable[[Notice], bool]:
+    return lambda notice: dialer.control(address).send(notice)
+
+
+def _make_cluster(settings: NodeSettings, clock: SystemClock) -> ClusterMap:
+    return ClusterMap(
+        node_id=settings.node_id,
+        address=settings.own_address(),
+        peers=settings.other_peers(),
+        clock=clock,
+        silence_ms=int(settings.peer_silence_s * 1000),
+    )
+
+
+def _describe(settings: NodeSettings) -> Backends:
+    return Backends(
+        metadata="sqlite" if settings.metadata == "sqlite" else "postgresql",
+        cache="memory" if settings.redis_url is None else "redis",
+        bus="tcp" if settings.amqp_url is None else "rabbitmq",
+    )

@@ -1,0 +1,93 @@
+"""The data directory: whose it is, and that only one process uses it.
+
+A marker file names cluster and node. A directory with data but without the marker, or with
+another name in it, is refused (an unmounted disk, or a mixed-up volume): starting on it would
+make an empty node that claims to hold blobs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO, Final
+
+import msgspec
+
+from astra.errors import ConfigError, ForeignDirectory
+
+MARKER: Final = "astra-node.json"
+_LOCK: Final = "lock"
+_FORMAT: Final = 1
+
+
+class _Marker(msgspec.Struct, frozen=True, kw_only=True):
+    format: int
+    cluster_id: str
+    node_id: str
+
+
+class DataDirectory:
+    """Claimed while open. Paths below it are made on demand by their owners."""
+
+    def __init__(self, path: Path, *, cluster_id: str, node_id: str) -> None:
+        """Raises ConfigError (not writable, in use), ForeignDirectory."""
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock: IO[bytes] = (path / _LOCK).open("wb")
+        except OSError as error:
+            raise ConfigError(f"cannot write to the data directory {path}: {error}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise ConfigError(f"the data directory {path} is used by another process") from error
+        try:
+            self._claim(_Marker(format=_FORMAT, cluster_id=cluster_id, node_id=node_id))
+        except BaseException:
+            self._lock.close()
+            raise
+
+    @property
+    def chunks(self) -> Path:
+        return self.path / "chunks"
+
+    @property
+    def database(self) -> Path:
+        return self.path / "metadata.sqlite"
+
+    def close(self) -> None:
+        self._lock.close()
+
+    def _claim(self, wanted: _Marker) -> None:
+        marker = self.path / MARKER
+        if not marker.exists():
+            if self.chunks.exists() or self.database.exists():
+                raise ForeignDirectory(f"{self.path} holds data but no {MARKER}: not ours")
+            _write_durably(marker, msgspec.json.encode(wanted))
+            return
+        try:
+            found = msgspec.json.decode(marker.read_bytes(), type=_Marker)
+        except msgspec.MsgspecError as error:
+            raise ForeignDirectory(f"{marker} cannot be read: {error}") from error
+        if found != wanted:
+            raise ForeignDirectory(
+                f"{self.path} belongs to node {found.node_id} of cluster {found.cluster_id}"
+                f" (format {found.format}), not to {wanted.node_id} of {wanted.cluster_id}"
+            )
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    """All or nothing after a power loss."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,186 @@
+"""A node that does not vote: follows the committed log without being part of it.
+
+Entries come pushed (bus notices) in any order, doubled or not at all; what fits is applied, gaps
+are fetched from the leader, and a node too far behind takes a snapshot. So the leader's cost does
+not grow with the learners, and nothing depends on the bus.
+
+Implements services.ports.Consensus, so that the services need not know: it never leads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from astra.errors import AstraError, Fatal, NotLeader, Unavailable, WireError
+from astra.log import get_logger
+from astra.net import Dialer
+from astra.wire import Entry, EntryBatch, FetchEntries, Notice
+from node.applier import Applier
+from node.membership import ClusterMap
+from node.snapshots import SnapshotInstaller
+
+_FETCH_TIMEOUT_S: Final = 5.0
+_PUSHED_MAX: Final = 1024  # notices with entries that wait; more are dropped and fetched later
+
+_log = get_logger("learner")
+
+
+class LogFollower:
+    def __init__(
+        self,
+        *,
+        voters: Sequence[str],
+        applier: Applier,
+        dialer: Dialer,
+        cluster: ClusterMap,
+        snapshots: SnapshotInstaller,
+    ) -> None:
+        self._voters = deque(voters)
+        self._applier = applier
+        self._dialer = dialer
+        self._cluster = cluster
+        self._snapshots = snapshots
+        self._pushed: deque[tuple[Entry, ...]] = deque(maxlen=_PUSHED_MAX)
+        self._wake = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._leader: str | None = None
+        self.commit_index = 0
+
+    # --- Consensus ---
+
+    async def propose(self, data: bytes, timeout_s: float = 10.0) -> object:
+        raise NotLeader(self._leader)
+
+    async def read_barrier(self, timeout_s: float = 5.0) -> int:
+        """Everything that was committed before the call is applied here. Raises Unavailable."""
+        async with asyncio.timeout(timeout_s):
+            await self._catch_up()
+        return self._applier.applied_index
+
+    def lease_valid_now(self) -> bool:
+        return False
+
+    @property
+    def is_leader(self) -> bool:
+        return False
+
+    @property
+    def leader(self) -> str | None:
+        return self._leader
+
+    @property
+    def term(self) -> int:
+        return self._applier.applied_term
+
+    @property
+    def applied_index(self) -> int:
+        return self._applier.applied_index
+
+    # --- following ---
+
+    def on_notice(self, notice: Notice) -> None:
+        """From the bus: never blocks."""
+        if notice.entries or notice.index > self._applier.applied_index:
+            self._pushed.append(notice.entries)
+            self._wake.set()
+
+    async def run(self, interval_s: float) -> None:
+        """For ever: applies what is pushed, and looks for itself every `interval_s`."""
+        while True:
+            try:
+                if await self._was_pushed(interval_s):
+                    await self._apply_pushed()
+                else:
+                    await self._catch_up()
+            except Fatal:
+                raise
+            except (AstraError, TimeoutError) as error:
+                _log.info("not following now", reason=f"{type(error).__name__}: {error}")
+
+    async def _was_pushed(self, interval_s: float) -> bool:
+        try:
+            async with asyncio.timeout(interval_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _apply_pushed(self) -> None:
+        self._wake.clear()
+        has_gap = False
+        while self._pushed:
+            entries = self._pushed.popleft()
+            async with self._lock:
+                has_gap = not await self._apply_fitting(entries)
+        if has_gap:
+            await self._catch_up()
+
+    async def _apply_fitting(self, entries: Sequence[Entry]) -> bool:
+        """Applies those that follow on what is applied; False when there is a gap before them."""
+        applied = self._applier.applied_index
+        fresh = [entry for entry in entries if entry.index > applied]
+        if not fresh:
+            return bool(entries)
+        if fresh[0].index != applied + 1:
+            return False
+        check_consecutive(fresh)
+        await self._applier.apply(fresh)
+        self.commit_index = max(self.commit_index, self._applier.applied_index)
+        return True
+
+    async def _catch_up(self) -> None:
+        """Until everything committed at the time of the last answer is applied."""
+        async with self._lock:
+            while True:
+                after = self._applier.applied_index
+                batch = await self._fetch(after)
+                self.commit_index = max(self.commit_index, batch.commit)
+                if batch.commit <= after:
+                    return
+                if batch.entries:
+                    if not await self._apply_fitting(batch.entries):
+                        raise WireError("the leader sent entries that do not follow")
+                else:  # compacted away
+                    await self._take_snapshot()
+
+    async def _take_snapshot(self) -> None:
+        address = self._cluster.address_of(self._leader)
+        if address is None:
+            raise Unavailable("no leader is known to take a snapshot from")
+        await self._snapshots.fetch(address, self._applier.applied_index)
+
+    async def _fetch(self, after: int) -> EntryBatch:
+        """From the leader, whoever that is by now."""
+        for _ in range(len(self._voters) + 1):
+            node_id = self._leader or self._voters[0]
+            address = self._cluster.address_of(node_id)
+            try:
+                if address is None:
+                    raise Unavailable(f"the address of {node_id} is not known")
+                answer = await self._dialer.control(address).call(
+                    FetchEntries(after=after), timeout_s=_FETCH_TIMEOUT_S
+                )
+            except NotLeader as error:
+                self._leader = self._cluster.node_at(error.leader)
+                if self._leader is None:
+                    self._voters.rotate(-1)
+            except AstraError:
+                self._leader = None
+                self._voters.rotate(-1)
+            else:
+                if not isinstance(answer, EntryBatch):
+                    raise WireError("FetchEntries is answered by EntryBatch")
+                self._leader = node_id
+                return answer
+        raise Unavailable("no voter leads, or none can be reached")
+
+
+def check_consecutive(entries: Sequence[Entry]) -> None:
+    """Raises WireError when the indexes have a gap or the terms fall."""
+    for before, after in itertools.pairwise(entries):
+        if after.index != before.index + 1 or after.term < before.term:
+            raise WireError("log entries are not consecutive")

@@ -1,0 +1,155 @@
+"""Each holder's broom: deletes the blobs that nothing refers to any more.
+
+Two kinds. *Garbage* is what a committed command unlinked: every node reads it from its own
+metadata, waits a grace (running downloads finish), deletes its copies and has the leader forget
+them. *Orphans* are files that no command ever named: a client or gateway died before its commit.
+
+Invariants
+- A blob that the metadata knows is never deleted here, whoever its holders are.
+- Orphans are only looked for after a read barrier, and only among ids older than
+  BLOB_ORPHAN_AGE_MS_MIN: a blob may be committed for BLOB_COMMIT_AGE_MS_MAX after it was placed,
+  so one that old and unknown now stays unknown for ever.
+- Deleting twice is harmless; garbage becomes garbage once and is never used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from astra.commands import ForgetGarbage
+from astra.constants import BLOB_ORPHAN_AGE_MS_MIN
+from astra.errors import AstraError, Fatal
+from astra.log import get_logger
+from astra.model import BLOBS, GARBAGE, Garbage
+from astra.ports import Clock, MetadataStore, MetadataView
+from astra.wire import Commit, Epochs
+from node.chunkstore.executor import AsyncChunkStore
+from node.services.blobs import BlobService
+from node.services.ports import LeaderLink
+
+_PAGE: Final = 500
+_FORGET_TIMEOUT_S: Final = 10.0
+
+_log = get_logger("garbage")
+
+
+class GarbageCollector:
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        store: MetadataStore,
+        chunks: AsyncChunkStore,
+        blobs: BlobService,
+        leader: LeaderLink,
+        barrier: Callable[[], Awaitable[int]],
+        clock: Clock,
+        grace_ms: int,
+    ) -> None:
+        """`barrier` returns when everything committed before is applied here, or raises."""
+        self._node_id = node_id
+        self._store = store
+        self._chunks = chunks
+        self._blobs = blobs
+        self._leader = leader
+        self._barrier = barrier
+        self._clock = clock
+        self._grace_ms = grace_ms
+
+    async def run(self, interval_s: float) -> None:
+        """Collects for ever; what fails is tried again next time."""
+        while True:
+            await asyncio.sleep(interval_s)
+            await _attempt(self.collect_once)
+
+    async def run_sweep(self, interval_s: float) -> None:
+        """Sweeps for ever; the first time soon after the start, for the blob count."""
+        while True:
+            await _attempt(self.sweep_once)
+            await asyncio.sleep(interval_s)
+
+    # --- garbage ---
+
+    async def collect_once(self) -> int:
+        """How many of this node's copies were deleted and forgotten."""
+        collected, after = 0, ""
+        while True:
+            page = await self._garbage_page(after)
+            mine = [
+                blob_id
+                for blob_id, garbage in page
+                if self._node_id in garbage.holders
+                and garbage.since_ms + self._grace_ms <= self._clock.wall_ms()
+            ]
+            collected += await self._delete_and_forget(mine)
+            if len(page) < _PAGE:
+                return collected
+            after = page[-1][0]
+
+    async def _garbage_page(self, after: str) -> list[tuple[str, Garbage]]:
+        async def scan(view: MetadataView) -> list[tuple[str, Garbage]]:
+            rows = await view.scan(GARBAGE, (after + "\0",) if after else (), None, _PAGE)
+            return [(str(key[0]), garbage) for key, garbage in rows]
+
+        return await self._store.read(scan, long=True)
+
+    async def _delete_and_forget(self, blob_ids: Sequence[str]) -> int:
+        if not blob_ids:
+            return 0
+        for blob_id in blob_ids:
+            await self._chunks.delete(blob_id)
+        self._blobs.blob_count = max(0, self._blobs.blob_count - len(blob_ids))
+        command = ForgetGarbage(node_id=self._node_id, blob_ids=tuple(blob_ids))
+        commit = Commit(request_id=uuid.uuid4().hex, epochs=Epochs(), command=command)
+        await self._leader.ask(commit, timeout_s=_FORGET_TIMEOUT_S)
+        return len(blob_ids)
+
+    # --- orphans ---
+
+    async def sweep_once(self) -> int:
+        """How many orphans were deleted. Counts the blobs on the way."""
+        await self._barrier()
+        count, deleted, after = 0, 0, None
+        while page := await self._chunks.list_ids(after, _PAGE):
+            orphans = await self._find_orphans(page)
+            for blob_id in orphans:
+                await self._chunks.delete(blob_id)
+            count += len(page) - len(orphans)
+            deleted += len(orphans)
+            after = page[-1]
+        self._blobs.blob_count = count
+        if deleted:
+            _log.info("orphaned blobs deleted", count=deleted)
+        return deleted
+
+    async def _find_orphans(self, blob_ids: Sequence[str]) -> list[str]:
+        newest_ms = self._clock.wall_ms() - BLOB_ORPHAN_AGE_MS_MIN
+        old = [blob_id for blob_id in blob_ids if placed_ms(blob_id) < newest_ms]
+
+        async def unknown(view: MetadataView) -> list[str]:
+            return [blob_id for blob_id in old if not await _is_known(view, blob_id)]
+
+        return await self._store.read(unknown, long=True) if old else []
+
+
+async def _is_known(view: MetadataView, blob_id: str) -> bool:
+    if await view.get(BLOBS, (blob_id,)) is not None:
+        return True
+    return await view.get(GARBAGE, (blob_id,)) is not None  # its turn comes in collect_once
+
+
+def placed_ms(blob_id: str) -> int:
+    """When the leader made this id: its first 12 hex digits."""
+    return int(blob_id[:12], 16)
+
+
+async def _attempt(work: Callable[[], Awaitable[int]]) -> None:
+    try:
+        await work()
+    except Fatal:
+        raise
+    except AstraError as error:
+        _log.info("not now", reason=f"{type(error).__name__}: {error}")

@@ -1,0 +1,47 @@
+"""Raft messages between nodes, and how a node reaches whoever leads.
+
+Raft has a Dialer of its own: its small messages never wait behind requests or blob bytes.
+Sending never blocks and may drop; the core expects that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from astra.errors import NotLeader
+from astra.net import Dialer
+from astra.wire import Message, RaftMessage
+from node.membership import ClusterMap
+
+
+class RaftTransport:
+    def __init__(self, dialer: Dialer, cluster: ClusterMap) -> None:
+        self._dialer = dialer
+        self._cluster = cluster
+
+    def send(self, message: RaftMessage) -> None:
+        address = self._cluster.address_of(message.to)
+        if address is not None:
+            self._dialer.control(address).send(message)
+
+
+class LeaderDialer:
+    """Implements services.ports.LeaderLink over TCP, to this node itself too."""
+
+    def __init__(
+        self, dialer: Dialer, cluster: ClusterMap, leader: Callable[[], str | None]
+    ) -> None:
+        self._dialer = dialer
+        self._cluster = cluster
+        self._leader = leader
+
+    def tell(self, message: Message) -> None:
+        address = self._cluster.address_of(self._leader())
+        if address is not None:
+            self._dialer.control(address).send(message)
+
+    async def ask(self, message: Message, *, timeout_s: float) -> Message:
+        address = self._cluster.address_of(self._leader())
+        if address is None:
+            raise NotLeader(None)
+        return await self._dialer.control(address).call(message, timeout_s=timeout_s)
