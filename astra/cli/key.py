@@ -1,0 +1,112 @@
+"""`astra key`: users and their access keys."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from astra.cli.cluster import commit, connected
+from astra.cli.devdir import new_access_key
+from astra.cli.output import Format, print_json, print_table
+from astra.commands import DeleteAccessKey, PutUser
+from astra.config import Config
+from astra.errors import ConfigError
+from astra.model import AccessKey, User
+from astra.wire import AccessList, ListAccess
+
+_USER_ID: Final = re.compile(r"[A-Za-z0-9._@+=,-]{1,128}\Z")
+_ACCESS_KEY: Final = re.compile(r"[A-Za-z0-9._-]{3,128}\Z")
+_SECRET_CHARS_MIN: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKey:
+    """What `astra key create` was asked for; empty keys are generated."""
+
+    user_id: str
+    display_name: str
+    email: str
+    access_key: str
+    secret_key: str
+    is_root: bool
+
+
+def create_key(config: Config, wanted: NewKey, output: Format) -> int:
+    """Creates the user when it is new, and gives it one more key. Prints the secret, once."""
+    if not _USER_ID.match(wanted.user_id):
+        raise ConfigError(f"user id {wanted.user_id!r}: letters, digits and ._@+=,- only")
+    if wanted.access_key and not _ACCESS_KEY.match(wanted.access_key):
+        raise ConfigError("the access key may have letters, digits and ._- only, at least 3")
+    if wanted.secret_key and len(wanted.secret_key) < _SECRET_CHARS_MIN:
+        raise ConfigError(f"the secret key needs at least {_SECRET_CHARS_MIN} characters")
+    now_ms = time.time_ns() // 1_000_000
+    user = User(
+        user_id=wanted.user_id,
+        display_name=wanted.display_name or wanted.user_id,
+        email=wanted.email,
+        is_root=wanted.is_root,
+        created_ms=now_ms,
+    )
+    key = AccessKey(
+        access_key=wanted.access_key or new_access_key(),
+        user_id=wanted.user_id,
+        secret=wanted.secret_key or secrets.token_urlsafe(30),
+        created_ms=now_ms,
+    )
+    asyncio.run(_create(config, user, key))
+    row = {"user_id": user.user_id, "access_key": key.access_key, "secret_key": key.secret}
+    if output is Format.JSON:
+        print_json(row)
+    else:
+        print_table(("user_id", "access_key", "secret_key"), [row])
+    return 0
+
+
+async def _create(config: Config, user: User, key: AccessKey) -> None:
+    async with connected(config) as leader:
+        known = await leader.ask(ListAccess(), AccessList)
+        before = next((other for other in known.users if other.user_id == user.user_id), None)
+        if before is not None:  # one more key: what is known of the user stays
+            user = before
+        await commit(leader, PutUser(user=user, keys=(key,), replace=True))
+
+
+def list_keys(config: Config, output: Format) -> int:
+    """Users and access keys, never a secret."""
+
+    async def ask() -> AccessList:
+        async with connected(config) as leader:
+            return await leader.ask(ListAccess(), AccessList)
+
+    found = asyncio.run(ask())
+    users = {user.user_id: user for user in found.users}
+    rows = [
+        {
+            "access_key": access_key,
+            "user_id": user_id,
+            "display_name": users[user_id].display_name if user_id in users else "",
+            "email": users[user_id].email if user_id in users else "",
+            "is_root": users[user_id].is_root if user_id in users else False,
+        }
+        for access_key, user_id, _ in found.keys
+    ]
+    if output is Format.JSON:
+        print_json(rows)
+    else:
+        print_table(("access_key", "user_id", "display_name", "email", "is_root"), rows)
+    return 0
+
+
+def delete_key(config: Config, access_key: str) -> int:
+    """From its acknowledgement on, every gateway refuses the key."""
+
+    async def send() -> None:
+        async with connected(config) as leader:
+            await commit(leader, DeleteAccessKey(access_key=access_key))
+
+    asyncio.run(send())
+    return 0

@@ -1,0 +1,215 @@
+"""The `astra` command. Each subcommand imports only what it needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from astra.cli.output import Format, print_error, print_json, print_table
+from astra.cli.settings import find_config
+from astra.config import load
+from astra.errors import AstraError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="AstraStorage: several servers, one S3-compatible object store.",
+)
+key_app = typer.Typer(no_args_is_help=True, help="Users and their access keys.")
+config_app = typer.Typer(no_args_is_help=True, help="Settings.")
+app.add_typer(key_app, name="key")
+app.add_typer(config_app, name="config")
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with the settings.")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data", help="Data directory of an `astra dev` cluster.")
+]
+Output = Annotated[Format, typer.Option("-o", "--output", help="table or json.")]
+Parent = Annotated[int, typer.Option("--parent", hidden=True)]
+
+_EXIT_ERROR = 1
+
+
+def _finish(run: Callable[[], int]) -> None:
+    """Runs a command: an error of ours is one line and a status that is not 0."""
+    try:
+        status = run()
+    except AstraError as error:
+        print_error(str(error))
+        status = _EXIT_ERROR
+    except KeyboardInterrupt:
+        status = 130
+    if status:
+        raise typer.Exit(status)
+
+
+def _follow(parent: int) -> None:
+    if parent:
+        from astra.cli.process import end_with_parent
+
+        end_with_parent(parent)
+
+
+@app.command()
+def dev(
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT of the S3 endpoint.")] = None,
+    data: Annotated[Path, typer.Option(help="Data directory; kept between runs.")] = Path(".astra"),
+    nodes: Annotated[int, typer.Option(help="Number of node processes.")] = 3,
+    workers: Annotated[int | None, typer.Option(help="Gateway worker processes.")] = None,
+    backend: Annotated[str, typer.Option(help="embedded, or services (see --services).")] = (
+        "embedded"
+    ),
+    services: Annotated[
+        Path, typer.Option(help="JSON file with the servers of --backend services.")
+    ] = Path(".services/services.json"),
+    config: ConfigFile = None,
+) -> None:
+    """Starts a whole cluster on this machine and prints what to paste.
+
+    Example: astra dev --listen 127.0.0.1:9555 --data /tmp/astra --nodes 3 --workers 2
+    """
+    from astra.cli.dev import run_dev
+
+    def run() -> int:
+        if backend not in {"embedded", "services"}:
+            raise AstraError(f"--backend {backend}: it is either embedded or services")
+        flags = {"gateway.listen": listen, "gateway.workers": workers}
+        found = load(flags=flags, environ=os.environ, file=config)
+        backends_file = services if backend == "services" else None
+        return run_dev(found, data=data, nodes=nodes, backends_file=backends_file)
+
+    _finish(run)
+
+
+@app.command()
+def node(
+    config: ConfigFile = None,
+    node_id: Annotated[str | None, typer.Option("--id", help="Which of cluster.peers.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Its data directory.")] = None,
+    parent: Parent = 0,
+) -> None:
+    """Runs one node. Example: astra node --config /etc/astra.toml --id n1 --data /srv/astra"""
+    _follow(parent)
+    from astra.cli.node import run_node
+
+    _finish(lambda: run_node(find_config(config, node__id=node_id, data__dir=data)))
+
+
+@app.command()
+def gateway(
+    config: ConfigFile = None,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT of the S3 endpoint.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+    parent: Parent = 0,
+) -> None:
+    """Runs the S3 endpoint. Example: astra gateway --config /etc/astra.toml --listen :9000"""
+    _follow(parent)
+    from astra.cli.gateway import run_gateway
+
+    _finish(
+        lambda: run_gateway(
+            find_config(config, gateway__listen=listen, gateway__workers=workers),
+            config_file=config,
+        )
+    )
+
+
+@app.command("gateway-worker", hidden=True)
+def gateway_worker(
+    fd: Annotated[int, typer.Option()], config: ConfigFile = None, parent: Parent = 0
+) -> None:
+    """One worker of a gateway, on the socket that its parent opened."""
+    _follow(parent)
+    from astra.cli.gateway import run_worker
+
+    _finish(lambda: run_worker(find_config(config), listening_fd=fd))
+
+
+@app.command()
+def status(data: DataDir = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
+    """Shows the nodes, and what is degraded and why. Example: astra status --data .astra -o json"""
+    from astra.cli.status import show_status
+
+    _finish(lambda: show_status(find_config(config, data), data=data, output=output))
+
+
+@key_app.command("create")
+def key_create(
+    user: Annotated[str, typer.Option(help="User id; a new one is created.")],
+    name: Annotated[str, typer.Option(help="Display name.")] = "",
+    email: Annotated[str, typer.Option(help="E-mail address.")] = "",
+    access_key: Annotated[str, typer.Option(help="Bring a key along; empty: generated.")] = "",
+    secret_key: Annotated[str, typer.Option(help="Its secret; empty: generated.")] = "",
+    root: Annotated[bool, typer.Option("--root", help="May do everything.")] = False,
+    data: DataDir = None,
+    config: ConfigFile = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Gives a user one more key. Example: astra key create --data .astra --user alice"""
+    from astra.cli.key import NewKey, create_key
+
+    wanted = NewKey(
+        user_id=user,
+        display_name=name,
+        email=email,
+        access_key=access_key,
+        secret_key=secret_key,
+        is_root=root,
+    )
+    _finish(lambda: create_key(find_config(config, data), wanted, output))
+
+
+@key_app.command("list")
+def key_list(
+    data: DataDir = None, config: ConfigFile = None, output: Output = Format.TABLE
+) -> None:
+    """Lists users and access keys; never a secret."""
+    from astra.cli.key import list_keys
+
+    _finish(lambda: list_keys(find_config(config, data), output))
+
+
+@key_app.command("delete")
+def key_delete(access_key: str, data: DataDir = None, config: ConfigFile = None) -> None:
+    """Deletes an access key; it is refused from that moment on."""
+    from astra.cli.key import delete_key
+
+    _finish(lambda: delete_key(find_config(config, data), access_key))
+
+
+@config_app.command("show")
+def config_show(
+    data: DataDir = None, config: ConfigFile = None, output: Output = Format.TABLE
+) -> None:
+    """Shows every setting, its value and where the value came from. Secrets are not shown."""
+
+    def run() -> int:
+        rows = [
+            {
+                "name": setting.name,
+                "value": "(secret)" if setting.is_secret and found.value else found.value,
+                "origin": found.origin,
+                "help": setting.help,
+            }
+            for setting, found in find_config(config, data).items()
+        ]
+        if output is Format.JSON:
+            print_json(rows)
+        else:
+            print_table(("name", "value", "origin", "help"), rows)
+        return 0
+
+    _finish(run)
+
+
+def main() -> None:
+    """The entry point of the `astra` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
