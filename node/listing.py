@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Final, Generic
 
 from astra import wire
-from astra.constants import PART_NUMBER_MAX
+from astra.constants import LIST_KEYS_MAX, PART_NUMBER_MAX
 from astra.errors import RefusalCode, Refused
 from astra.model import (
     BUCKETS,
@@ -42,7 +42,7 @@ from astra.model import (
 from astra.ports import MetadataView
 from node.lookup import admit, check_access, successor
 
-_ROWS_MAX: Final = 1000
+_ROWS_MAX: Final = LIST_KEYS_MAX + 1  # a page, and the look ahead
 _ROWS_MIN: Final = 4  # read at a place where one row decides
 _ROWS_FIRST: Final = 64  # when a delimiter may make most of them useless
 _HIDDEN_ROWS_MAX: Final = 20_000
