@@ -72,6 +72,7 @@ class CreateBucket(Command, frozen=True, kw_only=True, array_like=True, tag="cre
     bucket: str
     owner_id: str
     location: str = ""
+    tags: Pairs = ()
 
 
 class DeleteBucket(Command, frozen=True, kw_only=True, array_like=True, tag="delete-bucket"):

@@ -78,6 +78,7 @@ class Access:
                 return None
             found = Grantee(user=answer.user, key=answer.key, epoch=answer.epoch)
             self._keys.put(access_key, found)
+            self._owners.put(answer.user.user_id, answer.user)
         return found
 
     async def bucket(self, name: str) -> Bucket | None:
@@ -92,10 +93,18 @@ class Access:
                 self._owners.put(answer.owner.user_id, answer.owner)
         return found
 
+    async def know_owner(self, bucket: Bucket) -> None:
+        """Afterwards `owner_name` knows the owner of the bucket, if there still is one."""
+        if self._owners.get(bucket.owner_id) is not None:
+            return
+        answer = await self._cluster.ask(GetBucket(bucket=bucket.name), BucketFound)
+        if answer.owner is not None:
+            self._owners.put(answer.owner.user_id, answer.owner)
+
     def owner_name(self, user_id: str) -> str:
-        """The display name of a user that was seen lately, for listings ("" when it was not)."""
+        """The display name of a user that was seen lately, for listings (otherwise the id)."""
         user = self._owners.get(user_id)
-        return user.display_name if user is not None else ""
+        return user.display_name if user is not None else user_id
 
     def forget_bucket(self, name: str) -> None:
         self._buckets.forget(name)

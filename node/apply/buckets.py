@@ -15,7 +15,14 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from astra.commands import CreateBucket, DeleteBucket, Done, SetBucketTags, SetVersioning
+from astra.commands import (
+    CreateBucket,
+    DeleteBucket,
+    Done,
+    Pairs,
+    SetBucketTags,
+    SetVersioning,
+)
 from astra.constants import BUCKET_TAGS_MAX, BUCKETS_PER_OWNER_MAX
 from astra.errors import RefusalCode, Refused
 from astra.model import BUCKETS, OBJECTS, UPLOADS, Bucket, Part, Upload, Versioning
@@ -44,6 +51,7 @@ async def create_bucket(turn: Turn, command: CreateBucket) -> Done:
         is_own = existing.owner_id == command.owner_id
         raise Refused(RefusalCode.BUCKET_OWNED if is_own else RefusalCode.BUCKET_EXISTS)
     refuse_unless(is_text(command.owner_id), RefusalCode.INVALID_ARGUMENT, "not a user id")
+    _check_tags(command.tags)
     count = await turn.batch.mark(_count_mark(command.owner_id))
     refuse_unless(count < BUCKETS_PER_OWNER_MAX, RefusalCode.TOO_MANY_BUCKETS)
     bucket = Bucket(
@@ -52,6 +60,7 @@ async def create_bucket(turn: Turn, command: CreateBucket) -> Done:
         created_ms=turn.now_ms,
         epoch=turn.index,
         location=command.location,
+        tags=command.tags,
     )
     await turn.batch.put(BUCKETS, row, bucket)
     turn.batch.set_mark(_count_mark(command.owner_id), count + 1)
@@ -100,9 +109,13 @@ async def set_versioning(turn: Turn, command: SetVersioning) -> Done:
 
 async def set_bucket_tags(turn: Turn, command: SetBucketTags) -> Done:
     settings = await turn.bucket(command.bucket)
-    is_few = len(command.tags) <= BUCKET_TAGS_MAX
-    refuse_unless(is_few, RefusalCode.INVALID_ARGUMENT, "too many tags")
+    _check_tags(command.tags)
     return await _put(turn, replace(settings, tags=command.tags, epoch=turn.index))
+
+
+def _check_tags(tags: Pairs) -> None:
+    is_few = len(tags) <= BUCKET_TAGS_MAX
+    refuse_unless(is_few, RefusalCode.INVALID_ARGUMENT, "too many tags")
 
 
 async def _put(turn: Turn, settings: Bucket) -> Done:
