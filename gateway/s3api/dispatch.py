@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
 
 import structlog
@@ -47,6 +47,12 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _NO_SUCH_SECRET: Final = secrets.token_hex(20)  # unknown keys take as long as wrong secrets
 _HOST_ID: Final = secrets.token_hex(16)
 _SERVER: Final = (b"server", b"AstraStorage")
+_SIGNING_PARAMETERS: Final = frozenset(
+    {
+        "X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires",
+        "X-Amz-SignedHeaders", "X-Amz-Signature", "X-Amz-Security-Token", "X-Amz-Content-Sha256",
+    }
+)  # fmt: skip
 
 
 class BrokenAnswer(Exception):
@@ -86,6 +92,7 @@ class _Exchange:
         self._body: Body | None = None
         self.status = 0
         self._operation = "-"
+        self._is_presigned = False
 
     async def run(self) -> None:
         try:
@@ -115,12 +122,16 @@ class _Exchange:
         )
         self._operation = resolved.operation.name
         grantee, payload, verified = await self._authenticate()
-        if not resolved.operation.implemented:
-            raise operation_not_implemented(resolved.operation.name)
-        session = Session(
-            self._context.cluster, self._context.access, grantee, resolved.operation.action
-        )
-        await _authorise(session, resolved)
+        if self._is_presigned:
+            headers = _with_lifted_headers(headers, resolved.query)
+        operation = resolved.operation
+        if not operation.implemented:
+            raise operation_not_implemented(operation.name)
+        action = operation.action
+        if operation.version_action is not None and "versionId" in resolved.query:
+            action = operation.version_action
+        session = Session(self._context.cluster, self._context.access, grantee, action)
+        await _authorise(session, resolved, headers)
         self._body = Body(
             self._receive,
             head,
@@ -144,6 +155,7 @@ class _Exchange:
 
     async def _authenticate(self) -> tuple[Grantee, Payload, Verified | None]:
         auth = parse_auth(self.head)
+        self._is_presigned = isinstance(auth, PresignedAuth)
         if isinstance(auth, Anonymous):
             return (
                 Grantee(user=ANONYMOUS, key=None, epoch=None), anonymous_payload(self.head), None
@@ -264,9 +276,23 @@ class _Exchange:
         )
 
 
-async def _authorise(session: Session, resolved: Resolved) -> None:
-    """Before the first body byte. CreateBucket's bucket need not exist."""
+async def _authorise(session: Session, resolved: Resolved, headers: Mapping[str, str]) -> None:
+    """Before the first body byte. CreateBucket's bucket need not exist. Raises AccessDenied,
+    NoSuchBucket; also when the bucket is not that of the owner whom the client expects."""
     if resolved.bucket is None or resolved.operation.name == "CreateBucket":
         await session.allow_service()
         return
-    await session.allow(resolved.bucket)
+    bucket = await session.allow(resolved.bucket)
+    expected = headers.get("x-amz-expected-bucket-owner")
+    if expected is not None and expected != bucket.owner_id:
+        raise S3Error("AccessDenied")
+
+
+def _with_lifted_headers(headers: dict[str, str], query: Mapping[str, str]) -> dict[str, str]:
+    """Presigners may move x-amz-* headers into the (signed) query: they mean the same there."""
+    lifted = {
+        name.lower(): value
+        for name, value in query.items()
+        if name.lower().startswith("x-amz-") and name not in _SIGNING_PARAMETERS
+    }
+    return {**lifted, **headers}
