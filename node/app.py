@@ -11,7 +11,6 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import Final, Protocol
 
 import uvloop
@@ -26,6 +25,7 @@ from node.bus.rabbitmq import RabbitBus
 from node.cache.memory import MemoryCache
 from node.cache.redis import RedisCache
 from node.chunkstore.executor import AsyncChunkStore
+from node.chunkstore.layout import initialise
 from node.chunkstore.store import DiskChunkStore
 from node.clock import SystemClock
 from node.datadir import DataDirectory
@@ -114,10 +114,11 @@ async def _open_parts(settings: NodeSettings) -> AsyncIterator[Parts]:
         )
         stack.callback(directory.close)
         clock = SystemClock()
-        database = await _open_database(settings, directory)
-        stack.push_async_callback(database.close)
         chunks = await _open_chunks(settings, directory)
         stack.push_async_callback(chunks.close)
+        directory.settle()
+        database = await _open_database(settings, directory)
+        stack.push_async_callback(database.close)
         cache = _make_cache(settings, clock)
         stack.push_async_callback(cache.close)
         dialer, raft_dialer = _make_dialer(settings), _make_dialer(settings)
@@ -148,15 +149,16 @@ async def _open_database(settings: NodeSettings, directory: DataDirectory) -> _D
 
 
 async def _open_chunks(settings: NodeSettings, directory: DataDirectory) -> AsyncChunkStore:
-    directory.chunks.mkdir(exist_ok=True)
-    store = await asyncio.to_thread(
-        partial(
-            DiskChunkStore,
-            str(directory.chunks),
-            cluster_id=settings.cluster_id,
-            node_id=settings.node_id,
-        )
-    )
+    """A store that should be there and is not is refused, never made anew."""
+    path, owner = str(directory.chunks), (settings.cluster_id, settings.node_id)
+
+    def open_store() -> DiskChunkStore:
+        if directory.is_new:
+            directory.chunks.mkdir(exist_ok=True)
+            initialise(path, cluster_id=owner[0], node_id=owner[1])
+        return DiskChunkStore(path, cluster_id=owner[0], node_id=owner[1])
+
+    store = await asyncio.to_thread(open_store)
     return AsyncChunkStore(store, threads=settings.disk_threads)
 
 

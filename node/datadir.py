@@ -3,6 +3,9 @@
 A marker file names cluster and node. A directory with data but without the marker, or with
 another name in it, is refused (an unmounted disk, or a mixed-up volume): starting on it would
 make an empty node that claims to hold blobs.
+
+A new directory is `is_new` until `settle`, which comes after the chunk store was made and before
+the database: a crash in between starts over.
 """
 
 from __future__ import annotations
@@ -43,8 +46,9 @@ class DataDirectory:
         except OSError as error:
             self._lock.close()
             raise ConfigError(f"the data directory {path} is used by another process") from error
+        self._owner = _Marker(format=_FORMAT, cluster_id=cluster_id, node_id=node_id)
         try:
-            self._claim(_Marker(format=_FORMAT, cluster_id=cluster_id, node_id=node_id))
+            self.is_new = self._check()
         except BaseException:
             self._lock.close()
             raise
@@ -60,22 +64,30 @@ class DataDirectory:
     def close(self) -> None:
         self._lock.close()
 
-    def _claim(self, wanted: _Marker) -> None:
+    def settle(self) -> None:
+        """Durable: from now on this is the directory of this node only."""
+        if self.is_new:
+            _write_durably(self.path / MARKER, msgspec.json.encode(self._owner))
+            self.is_new = False
+
+    def _check(self) -> bool:
+        """True for a new directory. Raises ForeignDirectory."""
         marker = self.path / MARKER
         if not marker.exists():
-            if self.chunks.exists() or self.database.exists():
-                raise ForeignDirectory(f"{self.path} holds data but no {MARKER}: not ours")
-            _write_durably(marker, msgspec.json.encode(wanted))
-            return
+            if self.database.exists():
+                raise ForeignDirectory(f"{self.path} holds a database but no {MARKER}: not ours")
+            return True
         try:
             found = msgspec.json.decode(marker.read_bytes(), type=_Marker)
         except msgspec.MsgspecError as error:
             raise ForeignDirectory(f"{marker} cannot be read: {error}") from error
-        if found != wanted:
+        if found != self._owner:
             raise ForeignDirectory(
                 f"{self.path} belongs to node {found.node_id} of cluster {found.cluster_id}"
-                f" (format {found.format}), not to {wanted.node_id} of {wanted.cluster_id}"
+                f" (format {found.format}), not to {self._owner.node_id}"
+                f" of {self._owner.cluster_id}"
             )
+        return False
 
 
 def _write_durably(path: Path, data: bytes) -> None:

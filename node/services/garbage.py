@@ -32,6 +32,7 @@ from node.services.ports import LeaderLink
 
 _PAGE: Final = 500
 _FORGET_TIMEOUT_S: Final = 10.0
+_RETRY_S: Final = 2.0
 
 _log = get_logger("garbage")
 
@@ -68,8 +69,8 @@ class GarbageCollector:
     async def run_sweep(self, interval_s: float) -> None:
         """Sweeps for ever; the first time soon after the start, for the blob count."""
         while True:
-            await _attempt(self.sweep_once)
-            await asyncio.sleep(interval_s)
+            is_done = await _attempt(self.sweep_once)
+            await asyncio.sleep(interval_s if is_done else min(interval_s, _RETRY_S))
 
     # --- garbage ---
 
@@ -146,10 +147,13 @@ def placed_ms(blob_id: str) -> int:
     return int(blob_id[:12], 16)
 
 
-async def _attempt(work: Callable[[], Awaitable[int]]) -> None:
+async def _attempt(work: Callable[[], Awaitable[int]]) -> bool:
+    """False when it has to be tried again."""
     try:
         await work()
     except Fatal:
         raise
     except AstraError as error:
-        _log.info("not now", reason=f"{type(error).__name__}: {error}")
+        _log.debug("not now", reason=f"{type(error).__name__}: {error}")
+        return False
+    return True
