@@ -26,7 +26,7 @@ from awscrt.checksums import crc32c as _crc32c
 
 from astra.constants import FRAME_PAYLOAD_BYTES_MAX, KIB, MIB
 from astra.errors import UnknownFormat, WireError
-from astra.model import Doc, Key, Table
+from astra.model import APPLIED_INDEX, MARKS, Doc, Key, Table
 from node.metadata.rows import TABLES_BY_NAME, DamagedRow, decode_doc, whole_key
 
 MAGIC: Final = b"ASTRMETA"
@@ -80,18 +80,31 @@ class ExportEncoder:
         return prefix + _CRC.pack(crc) + payload
 
 
+class RowGroup:
+    """Collects rows into groups of about ROWS_FRAME_BYTES: the same frames from every backend."""
+
+    def __init__(self) -> None:
+        self.rows: list[StoredRow] = []
+        self._size = 0
+
+    def add(self, row: StoredRow) -> list[StoredRow] | None:
+        """A full group, or None."""
+        self.rows.append(row)
+        self._size += len(row[1]) + 64
+        if self._size < ROWS_FRAME_BYTES:
+            return None
+        full, self.rows, self._size = self.rows, [], 0
+        return full
+
+
 def group_rows(rows: Iterable[StoredRow]) -> Iterator[list[StoredRow]]:
-    """Rows in groups of about ROWS_FRAME_BYTES."""
-    group: list[StoredRow] = []
-    size = 0
+    group = RowGroup()
     for row in rows:
-        group.append(row)
-        size += len(row[1]) + 64
-        if size >= ROWS_FRAME_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+        full = group.add(row)
+        if full is not None:
+            yield full
+    if group.rows:
+        yield group.rows
 
 
 class Recut:
@@ -219,6 +232,15 @@ def _checked_row(table: Table[Doc], columns: tuple[object, ...], data: bytes) ->
     except DamagedRow as error:
         raise WireError(str(error)) from error
     raise WireError(f"a snapshot row does not fit table {table.name}")
+
+
+def applied_of(imported: ImportedRows, before: int) -> int:
+    """The applied index, once its row has come by."""
+    if imported.table.name == MARKS.name:
+        for key, data in imported.rows:
+            if key == (APPLIED_INDEX,):
+                return decode_doc(MARKS, data).value
+    return before
 
 
 async def decode_pieces(

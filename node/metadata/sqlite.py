@@ -27,6 +27,7 @@ from node.metadata.export import (
     ExportEncoder,
     ImportedRows,
     Recut,
+    applied_of,
     decode_pieces,
     group_rows,
 )
@@ -260,15 +261,6 @@ class SqliteMetadataStore:
             while deleted[0] == _TRIM_ROWS:
                 await self._run(step)
         await self._run(lambda connection: _drop(connection, RETIRED))
-
-
-def applied_of(imported: ImportedRows, before: int) -> int:
-    """The applied index, once its row has come by."""
-    if imported.table.name == MARKS.name:
-        for key, data in imported.rows:
-            if key == (APPLIED_INDEX,):
-                return read_doc(MARKS, data, crc32c(data)).value
-    return before
 
 
 def _open_writer(path: Path) -> Connection:

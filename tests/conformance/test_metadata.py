@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,14 @@ from astra.model import (
 )
 from astra.ports import MetadataStore, MetadataTxn, MetadataView
 from node.metadata.memory import MemoryMetadataStore
+from node.metadata.postgres import PostgresMetadataStore
 from node.metadata.sqlite import SqliteMetadataStore
+from tests.support.databases import fresh_database
+from tests.support.services import Services
 
 Opener = Callable[[], Awaitable[MetadataStore]]
 
-BACKENDS = ["memory", "sqlite"]
+BACKENDS = ["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.services)]
 
 
 @pytest.fixture(params=BACKENDS)
@@ -45,18 +49,24 @@ async def opener(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     """Opens new, empty stores of one backend, and closes them at the end."""
     opened: list[MetadataStore] = []
 
-    async def open_store() -> MetadataStore:
-        store: MetadataStore
-        if request.param == "memory":
-            store = MemoryMetadataStore()
-        else:
-            store = await SqliteMetadataStore.open(tmp_path / f"{len(opened)}.db")
-        opened.append(store)
-        return store
+    async with AsyncExitStack() as databases:
 
-    yield open_store
-    for store in opened:
-        await store.close()
+        async def open_store() -> MetadataStore:
+            store: MetadataStore
+            if request.param == "memory":
+                store = MemoryMetadataStore()
+            elif request.param == "sqlite":
+                store = await SqliteMetadataStore.open(tmp_path / f"{len(opened)}.db")
+            else:
+                services: Services = request.getfixturevalue("services")
+                dsn = await databases.enter_async_context(fresh_database(services.postgres[0]))
+                store = await PostgresMetadataStore.open(dsn)
+            opened.append(store)
+            return store
+
+        yield open_store
+        for store in opened:
+            await store.close()
 
 
 @pytest.fixture

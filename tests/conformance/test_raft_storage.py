@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from astra.errors import DamagedLog, InvariantBroken
 from astra.wire import Entry, EntryKind, Membership
+from node.metadata.postgres import PostgresMetadataStore
 from node.metadata.sqlite import SqliteMetadataStore
 from node.raft.memory import MemoryLog, MemoryStorage
 from node.raft.storage import RaftStorage
 from node.raft.types import HardState, SnapshotMark, TermRun
+from tests.support.databases import fresh_database
+from tests.support.services import Services
 
 MEMBERS = Membership(voters=("a", "b", "c"))
 OTHERS = Membership(voters=("a", "b"), learners=("d",))
 TAIL = 1 << 20
 
-BACKENDS = ["memory", "sqlite"]
+BACKENDS = ["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.services)]
 
 
 class Disk:
@@ -34,8 +38,9 @@ class Disk:
 
 @pytest.fixture(params=BACKENDS)
 async def disk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Disk]:
-    stores: list[SqliteMetadataStore] = []
+    stores: list[SqliteMetadataStore | PostgresMetadataStore] = []
     log = MemoryLog()
+    dsn = ""
 
     async def open_again() -> RaftStorage:
         if request.param == "memory":
@@ -43,12 +48,19 @@ async def disk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
             return MemoryStorage(log)
         for store in stores:
             await store.close()
-        stores.append(await SqliteMetadataStore.open(tmp_path / "raft.db"))
+        if dsn:
+            stores.append(await PostgresMetadataStore.open(dsn))
+        else:
+            stores.append(await SqliteMetadataStore.open(tmp_path / "raft.db"))
         return stores[-1].raft()
 
-    yield Disk(open_again)
-    for store in stores:
-        await store.close()
+    async with AsyncExitStack() as databases:
+        if request.param == "postgres":
+            services: Services = request.getfixturevalue("services")
+            dsn = await databases.enter_async_context(fresh_database(services.postgres[0]))
+        yield Disk(open_again)
+        for store in stores:
+            await store.close()
 
 
 @pytest.fixture
