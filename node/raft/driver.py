@@ -4,8 +4,7 @@ How it works: every event (message, proposal, read, tick, end of a write or an a
 `_turn`, which hands all waiting events to the core and carries out one Ready. So whatever arrives
 in one loop iteration shares one round of Appends and one transaction. Four kinds of work wait
 outside of the turn: the writer (one transaction at a time), the applier (one batch at a time),
-reads of old entries, and the installation of a snapshot. Appends to peers leave before our own
-write ends.
+reads of old entries, and the installation of a snapshot. Appends leave before our own write.
 
 Rules: the duties of core.py's header. Any error of the storage or of apply ends the node through
 `on_fatal`; nothing is retried. Queues are bounded; waits have deadlines.
@@ -197,11 +196,7 @@ class RaftDriver:
     def _wake(self) -> None:
         if not self._is_scheduled and not self._is_dead:
             self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._scheduled_turn)
-
-    def _scheduled_turn(self) -> None:
-        self._is_scheduled = False
-        self._turn()
+            asyncio.get_running_loop().call_soon(self._turn)
 
     def _on_timer(self) -> None:
         self._tick_is_due = True
@@ -210,6 +205,7 @@ class RaftDriver:
         self._wake()
 
     def _turn(self) -> None:
+        self._is_scheduled = False
         if self._is_dead or self._core is None:
             return
         try:
