@@ -2,6 +2,7 @@
 
 from node.apply.entries import apply_entries
 from node.apply.touched import (
+    NOTHING,
     Touched,
     buckets_touched,
     keys_touched,
@@ -10,6 +11,7 @@ from node.apply.touched import (
 )
 
 __all__ = [
+    "NOTHING",
     "Touched",
     "apply_entries",
     "buckets_touched",

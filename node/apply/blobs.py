@@ -41,6 +41,7 @@ def placed_at_ms(blob_id: str) -> int:
 
 async def check_new(turn: Turn, blob: NewBlob | None, size: int) -> None:
     """Refused INVALID_ARGUMENT, SIZE_MISMATCH or UPLOAD_EXPIRED when `add` must not happen."""
+    refuse_unless(size >= 0, RefusalCode.INVALID_ARGUMENT, "negative size")
     if size == 0:
         is_empty = blob is None or (blob.size == 0 and not blob.holders)
         refuse_unless(is_empty, RefusalCode.INVALID_ARGUMENT, "no bytes need no holders")

@@ -160,6 +160,7 @@ async def test_put_object_of_a_blob_that_was_committed_long_ago_is_refused() -> 
         (NewBlob(blob_id="F" * 32, size=3, holders=("n",)), 3, RefusalCode.INVALID_ARGUMENT),
         (NewBlob(blob_id="f" * 32, size=3, data=b"four"), 3, RefusalCode.INVALID_ARGUMENT),
         (NewBlob(blob_id="f" * 32, size=0, holders=("n",)), 0, RefusalCode.INVALID_ARGUMENT),
+        (NewBlob(blob_id="f" * 32, size=-1, holders=("n",)), -1, RefusalCode.INVALID_ARGUMENT),
     ],
 )
 async def test_put_object_with_bytes_that_cannot_be_is_refused(
