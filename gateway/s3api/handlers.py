@@ -14,6 +14,12 @@ from gateway.s3api.bucket_config import (
     put_bucket_versioning,
 )
 from gateway.s3api.listing import list_object_versions, list_objects, list_objects_v2
+from gateway.s3api.multipart import abort_multipart_upload, create_multipart_upload, upload_part
+from gateway.s3api.multipart_complete import complete_multipart_upload
+from gateway.s3api.multipart_copy import upload_part_copy
+from gateway.s3api.multipart_list import list_multipart_uploads, list_parts
+from gateway.s3api.object_attributes import get_object_attributes
+from gateway.s3api.object_copy import copy_object
 from gateway.s3api.object_delete import delete_object, delete_objects
 from gateway.s3api.object_read import get_object, head_object
 from gateway.s3api.object_tagging import (
@@ -29,7 +35,11 @@ from gateway.s3api.service import list_buckets
 Handler = Callable[[S3Request], Awaitable[S3Response]]
 
 HANDLERS: Final[Mapping[str, Handler]] = {
+    "AbortMultipartUpload": abort_multipart_upload,
+    "CompleteMultipartUpload": complete_multipart_upload,
+    "CopyObject": copy_object,
     "CreateBucket": create_bucket,
+    "CreateMultipartUpload": create_multipart_upload,
     "DeleteBucket": delete_bucket,
     "DeleteBucketTagging": delete_bucket_tagging,
     "DeleteObject": delete_object,
@@ -39,15 +49,20 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "GetBucketTagging": get_bucket_tagging,
     "GetBucketVersioning": get_bucket_versioning,
     "GetObject": get_object,
+    "GetObjectAttributes": get_object_attributes,
     "GetObjectTagging": get_object_tagging,
     "HeadBucket": head_bucket,
     "HeadObject": head_object,
     "ListBuckets": list_buckets,
+    "ListMultipartUploads": list_multipart_uploads,
     "ListObjectVersions": list_object_versions,
     "ListObjects": list_objects,
     "ListObjectsV2": list_objects_v2,
+    "ListParts": list_parts,
     "PutBucketTagging": put_bucket_tagging,
     "PutBucketVersioning": put_bucket_versioning,
     "PutObject": put_object,
     "PutObjectTagging": put_object_tagging,
+    "UploadPart": upload_part,
+    "UploadPartCopy": upload_part_copy,
 }
