@@ -1,8 +1,7 @@
 """The composition root of a node process: the only file that imports concrete backends.
 
 A Fatal ends the process with EXIT_FATAL after saying what happened: it must not go on with a
-disk or a state that it cannot trust. Everything else that goes wrong at start is one clear line
-and EXIT_CONFIG.
+disk or a state that it cannot trust.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ from node.chunkstore.store import DiskChunkStore
 from node.clock import SystemClock
 from node.datadir import DataDirectory
 from node.membership import ClusterMap
+from node.metadata.postgres import PostgresMetadataStore
 from node.metadata.sqlite import SqliteMetadataStore
 from node.process import NodeProcess, Parts
 from node.raft.storage import RaftStorage
 from node.services.health import Backends
 from node.settings import NodeSettings
 
-EXIT_CONFIG: Final = 78  # sysexits EX_CONFIG
 EXIT_FATAL: Final = 70  # sysexits EX_SOFTWARE
 
 _log = get_logger("node")
@@ -49,27 +48,17 @@ class _Database(MetadataStore, Protocol):
 
 
 def run_node(settings: NodeSettings) -> int:
-    """The whole process: serves until SIGTERM or SIGINT. Returns the exit code."""
+    """The whole process: serves until SIGTERM or SIGINT, and returns the exit status. Raises
+    ConfigError when it cannot start."""
     configure_logging(settings.log_level)
     try:
         uvloop.run(_serve_until_signal(settings))
-    except Exception as error:
-        return _judge(settings, error)
-    return 0
-
-
-def _judge(settings: NodeSettings, error: Exception) -> int:
-    """Says what ended the process; anything that is not ours is a bug, and as bad as a Fatal."""
-    while isinstance(error, ExceptionGroup):
-        error = next((e for e in error.exceptions if isinstance(e, Fatal)), error.exceptions[0])
-    if isinstance(error, ConfigError | OSError):
-        _log.error("cannot start", problem=str(error))
-        return EXIT_CONFIG
-    if isinstance(error, Fatal):
+    except Fatal as error:
         _report_fatal(settings, error)
-    else:
-        _log.error("FATAL: a bug ended this node", exc_info=error)
-    return EXIT_FATAL
+        return EXIT_FATAL
+    except OSError as error:
+        raise ConfigError(f"cannot serve on port {settings.listen_port}: {error}") from error
+    return 0
 
 
 async def _serve_until_signal(settings: NodeSettings) -> None:
@@ -81,15 +70,26 @@ async def _serve_until_signal(settings: NodeSettings) -> None:
 
 
 async def serve_node(settings: NodeSettings, stop: asyncio.Event) -> None:
-    """Serves until `stop` is set, then stops cleanly. Raises ConfigError, OSError (port in use)
-    or Fatal, alone or in a group."""
-    async with _open_parts(settings) as parts:
-        node = NodeProcess(settings, parts)
-        try:
-            await node.start()
-            await node.run(stop)
-        finally:
-            await node.stop()
+    """Serves until `stop` is set, then stops cleanly. Raises ConfigError, Unavailable (the
+    database is not up), OSError (port in use), Fatal; never a group."""
+    try:
+        async with _open_parts(settings) as parts:
+            node = NodeProcess(settings, parts)
+            try:
+                await node.start()
+                await node.run(stop)
+            finally:
+                await node.stop()
+    except ExceptionGroup as group:
+        raise _worst_of(group) from group
+
+
+def _worst_of(error: Exception) -> Exception:
+    """The Fatal in a group, or else its first member."""
+    while isinstance(error, ExceptionGroup):
+        members = error.exceptions
+        error = next((member for member in members if isinstance(member, Fatal)), members[0])
+    return error
 
 
 def _report_fatal(settings: NodeSettings, error: BaseException) -> None:
@@ -145,7 +145,9 @@ async def _open_parts(settings: NodeSettings) -> AsyncIterator[Parts]:
 async def _open_database(settings: NodeSettings, directory: DataDirectory) -> _Database:
     if settings.metadata == "sqlite":
         return await SqliteMetadataStore.open(directory.database)
-    raise ConfigError("metadata must be sqlite or a postgres:// DSN")
+    if settings.metadata.startswith(("postgres://", "postgresql://")):
+        return await PostgresMetadataStore.open(settings.metadata)
+    raise ConfigError("node.metadata must be sqlite or a postgresql:// DSN")
 
 
 async def _open_chunks(settings: NodeSettings, directory: DataDirectory) -> AsyncChunkStore:

@@ -49,6 +49,7 @@ from node.transport import LeaderDialer, RaftTransport
 
 _ENTRIES_BYTES_MAX: Final = 1 << 20
 _RAFT_STOP_S: Final = 3.0
+_DATABASE_CHECK_S: Final = 0.5
 
 _log = get_logger("node")
 
@@ -288,6 +289,7 @@ class NodeProcess:
             work.append(self._follower.run(settings.report_interval_s))
         if self._driver is not None:
             work.append(self._compact(self._driver))
+            work.append(self._give_way(self._driver))
         return work
 
     async def _until_stopped(self, stop: asyncio.Event) -> None:
@@ -325,6 +327,24 @@ class NodeProcess:
                 raise
             except AstraError as error:
                 _log.info("log not compacted now", reason=str(error))
+
+    async def _give_way(self, driver: RaftDriver) -> None:
+        """A leader whose database is away hands over: it could acknowledge nothing."""
+        while True:
+            await asyncio.sleep(_DATABASE_CHECK_S)
+            if not driver.is_leader or await self._parts.store.check() is None:
+                continue
+            await asyncio.sleep(_DATABASE_CHECK_S)
+            problem = await self._parts.store.check()
+            peers = driver.status().peers if driver.is_leader else {}
+            live = [peer for peer in peers if self._parts.cluster.is_live(peer)]
+            if problem is None or not live:
+                continue
+            _log.warning("the database is away: handing leadership over", problem=problem)
+            try:
+                await driver.transfer(max(live, key=lambda peer: peers[peer].match))
+            except AstraError as error:
+                _log.info("nobody took over", reason=str(error))
 
     # --- what routes and parts call back ---
 

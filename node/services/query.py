@@ -70,7 +70,7 @@ class QueryService:
             answer = await self._reads.read(answer_from(query), scans=is_scan(query))
         except Fatal:
             raise
-        except StoreError as error:
+        except (StoreError, Unavailable) as error:
             _log.warning("the own store fails: asking the others", reason=str(error))
             return await self._ask_others(query)
         await self._cache.fill(query, term, index=index, answer=answer)
