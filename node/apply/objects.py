@@ -7,6 +7,8 @@ version over itself never lets its bytes go.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
 from astra.commands import (
@@ -23,6 +25,7 @@ from astra.commands import (
 from astra.constants import DELETE_KEYS_MAX, OBJECT_SIZE_MAX
 from astra.errors import RefusalCode, Refused
 from astra.model import (
+    BLOBS,
     MANIFESTS,
     OBJECTS,
     ORDER_MAX,
@@ -129,7 +132,7 @@ async def delete_objects(turn: Turn, command: DeleteObjects) -> DeletedMany:
     is_bounded = len(command.entries) <= DELETE_KEYS_MAX
     refuse_unless(is_bounded, RefusalCode.INVALID_ARGUMENT, "too many keys")
     bucket = settings.name.encode()
-    await turn.batch.get_many(OBJECTS, [(bucket, entry.key) for entry in command.entries])
+    await _read_ahead(turn, bucket, command.entries)
     done: list[Deleted] = []
     for place, entry in enumerate(command.entries):
         try:
@@ -137,6 +140,14 @@ async def delete_objects(turn: Turn, command: DeleteObjects) -> DeletedMany:
         except Refused as refused:
             done.append(Deleted(key=entry.key, version_id=entry.version_id, refused=refused.code))
     return DeletedMany(entries=tuple(done))
+
+
+async def _read_ahead(turn: Turn, bucket: bytes, entries: Sequence[DeleteEntry]) -> None:
+    """Into the cache: neighbours, and the blobs of what was uploaded together, come in a few
+    scans instead of one round trip each."""
+    rows = await turn.batch.get_many(OBJECTS, [(bucket, entry.key) for entry in entries])
+    extents = [extent for version in rows.values() if version for extent in version.extents]
+    await turn.batch.get_many(BLOBS, [(extent.blob_id,) for extent in extents])
 
 
 async def _delete_entry(

@@ -15,7 +15,7 @@ from astra.commands import (
     encode_proposal,
 )
 from astra.model import TABLES, Doc, Key
-from astra.ports import MetadataTxn, MetadataView
+from astra.ports import MetadataStore, MetadataTxn, MetadataView
 from astra.wire import Entry, EntryKind
 from node.apply import apply_entries
 from node.metadata.memory import MemoryMetadataStore
@@ -96,14 +96,14 @@ class Tables:
         )
 
 
-async def apply_to(store: MemoryMetadataStore, entries: Sequence[Entry]) -> list[Result]:
+async def apply_to(store: MetadataStore, entries: Sequence[Entry]) -> list[Result]:
     async def body(txn: MetadataTxn) -> list[Result]:
         return await apply_entries(txn, entries)
 
     return await store.write(body)
 
 
-async def dump(store: MemoryMetadataStore) -> dict[str, list[tuple[Key, Doc]]]:
+async def dump(store: MetadataStore) -> dict[str, list[tuple[Key, Doc]]]:
     """All rows of all tables."""
 
     async def body(view: MetadataView) -> dict[str, list[tuple[Key, Doc]]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,7 @@ from astra.model import (
 )
 from node.listing import list_objects, list_versions
 from node.metadata.memory import MemoryMetadataStore
+from node.metadata.sqlite import SqliteMetadataStore
 from tests.support.metadata_entries import HEAD, OWNER, Tables, apply_to, dump
 
 BUCKET = "bucket"
@@ -469,3 +471,14 @@ async def test_apply_same_log_in_any_batches_gives_equal_tables(seed: int) -> No
             await apply_to(store, run.tables.log[start : start + count])
             start += count
         assert await dump(store) == expected
+
+
+async def test_apply_on_sqlite_gives_the_tables_of_memory(tmp_path: Path) -> None:
+    run = await _history(200, 400, check_every=400)
+    store = await SqliteMetadataStore.open(tmp_path / "node.db")
+    try:
+        for start in range(0, len(run.tables.log), 11):
+            await apply_to(store, run.tables.log[start : start + 11])
+        assert await dump(store) == await dump(run.tables.store)
+    finally:
+        await store.close()
