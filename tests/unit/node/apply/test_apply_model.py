@@ -55,8 +55,10 @@ from astra.model import (
     Versioning,
     VersionRef,
 )
+from astra.ports import MetadataStore
 from node.listing import list_objects, list_versions
 from node.metadata.memory import MemoryMetadataStore
+from node.metadata.postgres import PostgresMetadataStore
 from node.metadata.sqlite import SqliteMetadataStore
 from tests.support.metadata_entries import HEAD, OWNER, Tables, apply_to, dump
 
@@ -473,12 +475,24 @@ async def test_apply_same_log_in_any_batches_gives_equal_tables(seed: int) -> No
         assert await dump(store) == expected
 
 
-async def test_apply_on_sqlite_gives_the_tables_of_memory(tmp_path: Path) -> None:
+async def _check_on(store: MetadataStore) -> None:
     run = await _history(200, 400, check_every=400)
+    for start in range(0, len(run.tables.log), 11):
+        await apply_to(store, run.tables.log[start : start + 11])
+    assert await dump(store) == await dump(run.tables.store)
+
+
+async def test_apply_on_sqlite_gives_the_tables_of_memory(tmp_path: Path) -> None:
     store = await SqliteMetadataStore.open(tmp_path / "node.db")
     try:
-        for start in range(0, len(run.tables.log), 11):
-            await apply_to(store, run.tables.log[start : start + 11])
-        assert await dump(store) == await dump(run.tables.store)
+        await _check_on(store)
+    finally:
+        await store.close()
+
+
+async def test_apply_on_postgres_gives_the_tables_of_memory(postgres_dsn: str) -> None:
+    store = await PostgresMetadataStore.open(postgres_dsn)
+    try:
+        await _check_on(store)
     finally:
         await store.close()
