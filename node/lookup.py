@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol, cast
 
 from astra import wire
 from astra.errors import RefusalCode, Refused, invariant
@@ -55,13 +55,29 @@ def successor(key: Key) -> Key:
     return (*key[:-1], last + 1)
 
 
+class ReadsMany(Protocol):
+    """What a view offers whose every call is a round trip. Optional."""
+
+    async def get_many(self, table: Table[D], keys: Sequence[Key]) -> dict[Key, D | None]:
+        """The document at each of these different keys."""
+        ...
+
+
+def reads_many(view: MetadataView) -> ReadsMany | None:
+    return cast(ReadsMany, view) if hasattr(view, "get_many") else None
+
+
 async def get_many(view: MetadataView, table: Table[D], keys: Iterable[Key]) -> dict[Key, D | None]:
-    """The documents at `keys`, in about as many calls as there are clusters of neighbours.
+    """The documents at `keys`, in one call where the store can, otherwise in about as many as
+    there are clusters of neighbours.
 
     Deleting a folder or the parts of one upload touches neighbours, which one scan reads
     together; keys that lie far apart are fetched one by one.
     """
     wanted = sorted(set(keys))
+    many = reads_many(view)
+    if many is not None and len(wanted) > 1:
+        return await many.get_many(table, wanted)
     found: dict[Key, D | None] = {}
     position = 0
     while len(wanted) - position > _SINGLE_GETS_MAX:

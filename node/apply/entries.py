@@ -43,12 +43,20 @@ from astra.commands import (
 )
 from astra.constants import KEY_BYTES_MAX
 from astra.errors import RefusalCode, Refused, UnknownFormat, invariant
-from astra.model import ACCESS_EPOCH, APPLIED_INDEX, APPLIED_TERM, BUCKETS, CLOCK_MS
+from astra.model import (
+    ACCESS_EPOCH,
+    APPLIED_INDEX,
+    APPLIED_TERM,
+    BUCKETS,
+    CLOCK_MS,
+    OBJECTS,
+    REQUESTS,
+)
 from astra.ports import MetadataTxn
 from astra.wire import Entry, EntryKind
 from node.apply import access, blobs, buckets, multipart, objects, requests
 from node.apply.state import Batch, Turn, is_text, refuse_unless
-from node.apply.touched import bucket_of, keys_named
+from node.apply.touched import bucket_of, keys_named, keys_touched
 from node.lookup import check_bucket
 
 
@@ -58,10 +66,12 @@ async def apply_entries(txn: MetadataTxn, entries: Sequence[Entry]) -> list[Resu
     rolls back and the node stops."""
     batch = Batch(txn)
     results: list[Result] = []
-    for entry in entries:
+    proposals = [_read(entry) for entry in entries]
+    await _read_ahead(batch, [proposal for proposal in proposals if proposal is not None])
+    for entry, proposal in zip(entries, proposals, strict=True):
         applied = await batch.mark(APPLIED_INDEX)
         invariant(entry.index == applied + 1, f"entry {entry.index} cannot follow {applied}")
-        results.append(await _apply_entry(batch, entry))
+        results.append(await _apply(batch, entry.index, proposal) if proposal else Done())
         await requests.forget_old(batch, entry.index)
         batch.set_mark(APPLIED_INDEX, entry.index)
         batch.set_mark(APPLIED_TERM, entry.term)
@@ -69,15 +79,26 @@ async def apply_entries(txn: MetadataTxn, entries: Sequence[Entry]) -> list[Resu
     return results
 
 
-async def _apply_entry(batch: Batch, entry: Entry) -> Result:
+def _read(entry: Entry) -> Proposal | None:
+    """None for entries that Raft itself made."""
     if entry.kind is EntryKind.COMMAND:
-        return await _apply_proposal(batch, entry.index, decode_proposal(entry.data))
+        return decode_proposal(entry.data)
     if entry.kind in (EntryKind.NOOP, EntryKind.CONFIG):
-        return Done()
+        return None
     raise UnknownFormat(f"log entry {entry.index} is of unknown kind {entry.kind}")
 
 
-async def _apply_proposal(batch: Batch, index: int, proposal: Proposal) -> Result:
+async def _read_ahead(batch: Batch, proposals: Sequence[Proposal]) -> None:
+    """What every command of the batch asks for, at once."""
+    ids = [proposal.request_id for proposal in proposals]
+    await batch.read_ahead(REQUESTS, [(request_id,) for request_id in ids if is_text(request_id)])
+    names = [name for proposal in proposals if (name := bucket_of(proposal.command)) is not None]
+    await batch.read_ahead(BUCKETS, [(name.encode(),) for name in names])
+    keys = [place for proposal in proposals for place in keys_touched(proposal)]
+    await batch.read_ahead(OBJECTS, [(name.encode(), key) for name, key in keys])
+
+
+async def _apply(batch: Batch, index: int, proposal: Proposal) -> Result:
     request_id = proposal.request_id
     if request_id and not is_text(request_id):
         return Refusal(code=RefusalCode.INVALID_ARGUMENT, detail="not a request id")

@@ -19,6 +19,7 @@ from astra.model import (
     MARKS,
     NULL_VERSIONS,
     OBJECTS,
+    REQUESTS,
     UPLOADS,
     Bucket,
     D,
@@ -28,14 +29,14 @@ from astra.model import (
     Table,
 )
 from astra.ports import MetadataTxn
-from node.lookup import check_bucket, get_many
+from node.lookup import check_bucket, get_many, reads_many
 
 _TEXT_LENGTH_MAX: Final = 255
 ORDERS_PER_INDEX: Final = 1024  # so a command has room for DELETE_KEYS_MAX versions
 
 # Small documents that commands of one batch ask for again and again.
 _CACHED: Final = frozenset(
-    table.name for table in (BUCKETS, OBJECTS, NULL_VERSIONS, UPLOADS, BLOBS, GARBAGE)
+    table.name for table in (REQUESTS, BUCKETS, OBJECTS, NULL_VERSIONS, UPLOADS, BLOBS, GARBAGE)
 )
 
 
@@ -61,11 +62,18 @@ class Batch:
 
     async def get_many(self, table: Table[D], keys: Iterable[Key]) -> dict[Key, D | None]:
         """As node.lookup.get_many, through the cache."""
+        if table.name not in _CACHED:
+            return await get_many(self._txn, table, keys)
         wanted = list(dict.fromkeys(keys))
         missing = [key for key in wanted if (table.name, key) not in self._cache]
         for key, doc in (await get_many(self._txn, table, missing)).items():
             self._cache[(table.name, key)] = doc
         return {key: cast("D | None", self._cache[(table.name, key)]) for key in wanted}
+
+    async def read_ahead(self, table: Table[D], keys: Iterable[Key]) -> None:
+        """Into the cache, when the store reads many rows at the price of one."""
+        if reads_many(self._txn) is not None:
+            await self.get_many(table, keys)
 
     async def scan(
         self, table: Table[D], start: Key, end: Key | None, limit: int
