@@ -30,7 +30,15 @@ from node.metadata.export import (
     decode_pieces,
 )
 from node.metadata.postgres_batch import build_batch
-from node.metadata.postgres_link import Batch, Link, Session, connect, is_broken, judged
+from node.metadata.postgres_link import (
+    DATABASE_ERRORS,
+    Batch,
+    Link,
+    Session,
+    connect,
+    is_broken,
+    judged,
+)
 from node.metadata.postgres_raft import PostgresRaftStorage
 from node.metadata.postgres_schema import prepare
 from node.metadata.rows import (
@@ -191,7 +199,7 @@ class PostgresMetadataStore:
             await transaction.start()
             async for piece in _export_pieces(connection):
                 yield piece
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except DATABASE_ERRORS as error:
             raise _meaning(error) from error
         finally:
             if connection is not None:
@@ -212,7 +220,11 @@ class PostgresMetadataStore:
             await asyncio.shield(self._link.own(self._swap()))
         except asyncpg.UniqueViolationError as error:
             raise WireError("the snapshot names a key twice") from error
-        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+        ) as error:
             raise _meaning(error) from error
         finally:
             connection.terminate()
@@ -260,7 +272,7 @@ class PostgresMetadataStore:
     async def _staging_connection(self) -> Connection:
         try:
             return await connect(self._link.dsn, synchronous_commit="off")
-        except (asyncpg.PostgresError, OSError, TimeoutError) as error:
+        except DATABASE_ERRORS as error:
             raise Unavailable(f"PostgreSQL: {error}") from error
 
     async def _swap(self) -> None:

@@ -59,7 +59,7 @@ READS_WAITING_MAX: Final = 256
 REDO_COUNT_MAX: Final = 256
 REDO_BYTES_MAX: Final = 16 * MIB
 _LOCK_KEY: Final = 0x41535452  # advisory: one node per database
-_LOCK_TRIES: Final = 40  # the sessions of a killed node may linger for a moment
+_LOCK_TRIES: Final = 20  # the sessions of a killed node may linger for a moment
 _BEGIN_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 # Plans follow the primary keys; nothing here is worth a planner's guess per execution.
@@ -74,10 +74,12 @@ _SETTINGS: Final = {
     "lock_timeout": "10s",
 }
 
+# InternalClientError: what asyncpg says on a connection that was terminated under it.
 _BROKEN: Final = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -86,6 +88,10 @@ _BROKEN: Final = (
     asyncpg.TooManyConnectionsError,
     asyncpg.QueryCanceledError,
 )
+
+
+# Everything that connecting and talking to PostgreSQL may raise.
+DATABASE_ERRORS: Final = (asyncpg.PostgresError, *_BROKEN)
 
 
 def is_broken(error: BaseException) -> bool:
@@ -250,7 +256,7 @@ class Link:
             except AstraError as error:
                 await self.fail(error)
                 return
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            except DATABASE_ERRORS as error:
                 self._problem = f"reconnecting: {error}"
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, delay_max)
@@ -387,7 +393,7 @@ class Link:
         try:
             if not session.is_over:
                 await connection.execute(f"ROLLBACK; {_BEGIN_READ}")
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except DATABASE_ERRORS as error:
             self.broken(session, error)
         else:
             session.give_reader(connection)

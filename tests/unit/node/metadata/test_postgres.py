@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
@@ -34,6 +35,7 @@ NAME, PLACE = "postgres-3", 2
 
 @pytest.fixture
 async def dsn(services: Services) -> AsyncIterator[str]:
+    await asyncio.to_thread(services.start_all)  # whatever a failed test left
     async with fresh_database(services.postgres[PLACE]) as dsn:
         yield dsn
 
@@ -43,6 +45,15 @@ async def store(dsn: str) -> AsyncIterator[PostgresMetadataStore]:
     store = await PostgresMetadataStore.open(dsn)
     yield store
     await store.close()
+
+
+@asynccontextmanager
+async def services_running(services: Services) -> AsyncIterator[None]:
+    """Whatever happens inside, the server runs afterwards."""
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(services.start_all)
 
 
 async def raw(dsn: str, statement: str) -> None:
@@ -113,7 +124,7 @@ async def test_restart_under_load_loses_and_doubles_nothing(
                 assert mark >= floor
                 seen.add(mark)
 
-    async with asyncio.TaskGroup() as tasks:
+    async with services_running(services), asyncio.TaskGroup() as tasks:
         for work in (write(), append(), read()):
             tasks.create_task(work)
         for _ in range(3):
