@@ -16,7 +16,15 @@ from astra.errors import AstraError, Fatal, NotLeader, Unavailable
 from astra.log import get_logger
 from astra.net import Dialer, FrameServer, Routes
 from astra.ports import Bus, Cache, MetadataStore
-from astra.wire import EntryBatch, FetchEntries, Membership, NodeStatus, Notice
+from astra.wire import (
+    EntryBatch,
+    FetchEntries,
+    Membership,
+    Message,
+    NodeStatus,
+    Notice,
+    ReportBadBlob,
+)
 from node.applier import Applier
 from node.chunkstore.executor import AsyncChunkStore
 from node.clock import SystemClock
@@ -84,7 +92,12 @@ class NodeProcess:
         self.repairs = RepairQueue(parts.clock, int(settings.repair_delay_s * 1000))
         self._driver = self._make_driver() if settings.is_voter else None
         self._follower = None if settings.is_voter else self._make_follower()
-        self._leader_link = LeaderDialer(parts.dialer, parts.cluster, lambda: self.consensus.leader)
+        self._leader_link = LeaderDialer(
+            parts.dialer,
+            parts.cluster,
+            leader=lambda: self.consensus.leader,
+            tell_here=self._on_told,
+        )
         self.reads = Reads(self.consensus, parts.store)
         self._blobs = BlobService(
             node_id=settings.node_id,
@@ -356,6 +369,10 @@ class NodeProcess:
         if state.role is not Role.LEADER:
             self.repairs.clear()
         _log.info("role", role=str(state.role), leader=state.leader, term=state.term)
+
+    def _on_told(self, message: Message) -> None:
+        if isinstance(message, ReportBadBlob) and self.consensus.is_leader:
+            self.repairs.note_bad_copy(message)
 
     def _on_notice(self, notice: Notice) -> None:
         if self._follower is not None:

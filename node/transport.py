@@ -26,18 +26,28 @@ class RaftTransport:
 
 
 class LeaderDialer:
-    """Implements services.ports.LeaderLink over TCP, to this node itself too."""
+    """Implements services.ports.LeaderLink over TCP."""
 
     def __init__(
-        self, dialer: Dialer, cluster: ClusterMap, leader: Callable[[], str | None]
+        self,
+        dialer: Dialer,
+        cluster: ClusterMap,
+        *,
+        leader: Callable[[], str | None],
+        tell_here: Callable[[Message], None],
     ) -> None:
+        """`tell_here` takes what is told while this node itself leads."""
         self._dialer = dialer
         self._cluster = cluster
         self._leader = leader
+        self._tell_here = tell_here
 
     def tell(self, message: Message) -> None:
-        address = self._cluster.address_of(self._leader())
-        if address is not None:
+        leader = self._leader()
+        address = self._cluster.address_of(leader)
+        if leader == self._cluster.node_id:
+            self._tell_here(message)
+        elif address is not None:
             self._dialer.control(address).send(message)
 
     async def ask(self, message: Message, *, timeout_s: float) -> Message:

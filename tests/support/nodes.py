@@ -33,6 +33,7 @@ from astra.wire import (
     Placement,
 )
 from node.app import serve_node
+from node.raft.config import RaftConfig
 from node.settings import NodeSettings
 from tests.support.ports import free_ports
 from tests.support.wait import wait_until_async
@@ -69,6 +70,9 @@ class LocalNodes:
                 report_interval_s=0.2,
                 peer_silence_s=1.0,
                 free_bytes_min=1,
+                raft=RaftConfig(
+                    election_timeout_min_ms=300, election_timeout_max_ms=600, heartbeat_ms=50
+                ),
             )
             for name, port in zip(names, ports, strict=True)
         }

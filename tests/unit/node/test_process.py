@@ -65,7 +65,7 @@ async def place(nodes: LocalNodes, size: int) -> Placement:
 
 
 def pattern(size: int) -> bytes:
-    return bytes(range(251)) * (size // 251 + 1)
+    return (bytes(range(251)) * (size // 251 + 1))[:size]
 
 
 async def put_blob(
@@ -374,9 +374,14 @@ async def test_learner_follows_and_holds_blobs(tmp_path: Path) -> None:
             return len({status.applied_index for status in statuses if status}) == 1
 
         await wait_until_async(is_level, 10, "the learner has applied everything")
+
+        async def knows_its_leader() -> bool:
+            status = await nodes.status("n2")
+            return status is not None and (status.role, status.leader) == ("learner", "n1")
+
+        await wait_until_async(knows_its_leader, 10, "the learner knows the leader")
         status = await nodes.status("n2")
         assert status is not None
-        assert (status.role, status.leader) == ("learner", "n1")
         query = PeerQuery(
             applied_index=status.applied_index, query=ListObjects(bucket="bk", epochs=NO_EPOCHS)
         )
