@@ -388,6 +388,7 @@ class SimCluster:
             for index, entry in self.committed.items():
                 covered = index < core.first_index or core._log.matches(index, entry.term)
                 self._require(covered, f"leader {node.node_id} lacks committed entry {index}")
+            self.check_leases()
         else:
             self._require(known == node.node_id, f"two leaders in term {core.term}")
 

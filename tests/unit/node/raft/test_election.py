@@ -220,6 +220,17 @@ def test_vote_leaves_only_after_it_is_durable() -> None:
     assert [m.body for m in bench.messages] == [VoteReply(term=1, granted=True)]
 
 
+def test_vote_given_after_its_term_was_stored_survives_a_restart() -> None:
+    bench = bench_of(3, NO_CHECK)
+    bench.send("c", "a", VoteReply(term=5, granted=False))
+    bench.take_messages("a")  # term 5 is durable, without a vote
+    bench.send("b", "a", RequestVote(term=5, last_index=0, last_term=0))
+    assert [m.body for m in bench.take_messages("a")] == [VoteReply(term=5, granted=True)]
+    bench.restart("a")
+    bench.send("c", "a", RequestVote(term=5, last_index=0, last_term=0))
+    assert [m.body for m in bench.take_messages("a")] == [VoteReply(term=5, granted=False)]
+
+
 def test_candidate_yields_to_a_leader_of_its_own_term() -> None:
     bench = in_role(Role.CANDIDATE)
     bench.send("b", "a", Append(term=1, prev_index=0, prev_term=0, commit=0))
