@@ -46,6 +46,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _NO_SUCH_SECRET: Final = secrets.token_hex(20)  # unknown keys take as long as wrong secrets
 _HOST_ID: Final = secrets.token_hex(16)
+_OBJECT_LOCK: Final = "x-amz-bucket-object-lock-enabled"
 _SERVER: Final = (b"server", b"AstraStorage")
 _SIGNING_PARAMETERS: Final = frozenset(
     {
@@ -117,7 +118,7 @@ class _Exchange:
             head.header("host") or "",
             head.raw_path,
             head.query_items(),
-            headers,
+            _asking_headers(headers),
             self._context.settings.domains,
         )
         self._operation = resolved.operation.name
@@ -286,6 +287,14 @@ async def _authorise(session: Session, resolved: Resolved, headers: Mapping[str,
     expected = headers.get("x-amz-expected-bucket-owner")
     if expected is not None and expected != bucket.owner_id:
         raise S3Error("AccessDenied")
+
+
+def _asking_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Without a refusal of object lock, which asks for nothing: rclone sends one for every new
+    bucket."""
+    if headers.get(_OBJECT_LOCK, "").lower() != "false":
+        return headers
+    return {name: value for name, value in headers.items() if name != _OBJECT_LOCK}
 
 
 def _with_lifted_headers(headers: dict[str, str], query: Mapping[str, str]) -> dict[str, str]:
