@@ -45,9 +45,19 @@ class Session:
 
     async def allow(self, bucket_name: str, action: str | None = None) -> Bucket:
         """The bucket, if this request may do `action` (its own one by default) on it. Raises
-        NoSuchBucket, AccessDenied."""
+        NoSuchBucket, AccessDenied.
+
+        A grant on old state is caught by the leader, a denial would never reach it: so what
+        denies is looked up again first."""
         bucket = await self._access.bucket(bucket_name)
-        authorise(self.grantee.user, action or self._action, bucket)
+        try:
+            authorise(self.grantee.user, action or self._action, bucket)
+        except S3Error:
+            if self.grantee.is_anonymous:
+                raise
+            await self._reload(bucket_name)
+            bucket = await self._access.bucket(bucket_name)
+            authorise(self.grantee.user, action or self._action, bucket)
         if bucket is None:
             raise S3Error("NoSuchBucket", BucketName=bucket_name)
         return bucket

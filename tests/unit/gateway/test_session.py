@@ -1,0 +1,107 @@
+"""Sessions and what gateways remember, against a real node and without its notices."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from astra.commands import CreateBucket, DeleteBucket, Done, PutUser, SetVersioning
+from astra.model import AccessKey, Bucket, User, Versioning
+from astra.wire import ListObjects, ObjectPage
+from gateway.access import Access
+from gateway.cluster import Cluster
+from gateway.s3api.errors import S3Error
+from gateway.session import Session
+from gateway.settings import GatewaySettings
+from tests.support.nodes import SECRET, LocalNodes
+
+
+@pytest.fixture
+async def nodes(tmp_path: Path) -> AsyncIterator[LocalNodes]:
+    async with LocalNodes(tmp_path, voters=1) as nodes:
+        for user_id in ("ann", "bob"):
+            key = AccessKey(access_key=f"key-{user_id}", user_id=user_id, secret="s" * 40)
+            user = User(user_id=user_id, display_name=user_id.title())
+            await nodes.commit(PutUser(user=user, keys=(key,)))
+        yield nodes
+
+
+def make_access(nodes: LocalNodes) -> tuple[Cluster, Access]:
+    """As a gateway has it, but deaf to notices: what it remembers grows old."""
+    settings = GatewaySettings(
+        gateway_id="g", nodes=tuple(nodes.addresses.values()), cluster_secret=SECRET
+    )
+    cluster = Cluster(nodes.dialer, settings)
+    return cluster, Access(cluster, seconds=600, entries_max=100)
+
+
+async def open_session(cluster: Cluster, access: Access, user_id: str) -> Session:
+    grantee = await access.grantee(f"key-{user_id}")
+    assert grantee is not None
+    return Session(cluster, access, grantee, "s3:ListBucket")
+
+
+async def change_hands(nodes: LocalNodes) -> None:
+    """From ann to bob, behind every gateway's back."""
+    await nodes.commit(DeleteBucket(bucket="box"))
+    await nodes.commit(CreateBucket(bucket="box", owner_id="bob"))
+
+
+async def list_box(session: Session) -> ObjectPage:
+    return await session.ask(
+        "box", lambda epochs: ListObjects(bucket="box", epochs=epochs), ObjectPage
+    )
+
+
+async def test_allow_of_the_new_owner_is_not_denied_by_what_was_remembered(
+    nodes: LocalNodes,
+) -> None:
+    await nodes.commit(CreateBucket(bucket="box", owner_id="ann"))
+    cluster, access = make_access(nodes)
+    await (await open_session(cluster, access, "ann")).allow("box")
+    await change_hands(nodes)
+    bob = await open_session(cluster, access, "bob")
+    assert (await bob.allow("box")).owner_id == "bob"
+    assert (await list_box(bob)).objects == ()
+
+
+async def test_ask_of_the_old_owner_is_denied_although_it_is_remembered(nodes: LocalNodes) -> None:
+    await nodes.commit(CreateBucket(bucket="box", owner_id="ann"))
+    cluster, access = make_access(nodes)
+    ann = await open_session(cluster, access, "ann")
+    await list_box(ann)
+    await change_hands(nodes)
+    with pytest.raises(S3Error) as denied:
+        await list_box(ann)
+    assert denied.value.code == "AccessDenied"
+
+
+async def test_commit_on_old_settings_is_decided_again_and_done_once(nodes: LocalNodes) -> None:
+    await nodes.commit(CreateBucket(bucket="box", owner_id="ann"))
+    cluster, access = make_access(nodes)
+    ann = await open_session(cluster, access, "ann")
+    await ann.allow("box")
+    await nodes.commit(SetVersioning(bucket="box", versioning=Versioning.SUSPENDED))
+    command = SetVersioning(bucket="box", versioning=Versioning.ENABLED)
+    await ann.commit("box", command, Done)
+    access.forget_bucket("box")
+    bucket = await access.bucket("box")
+    assert bucket is not None
+    assert bucket.versioning is Versioning.ENABLED
+
+
+async def test_owner_name_of_a_bucket_owner_is_found_after_all_was_forgotten(
+    nodes: LocalNodes,
+) -> None:
+    await nodes.commit(CreateBucket(bucket="box", owner_id="ann"))
+    _, access = make_access(nodes)
+    assert access.owner_name("ann") == "ann"  # not seen yet: the id
+    bucket = Bucket(name="box", owner_id="ann", created_ms=0, epoch=0)
+    await access.know_owner(bucket)
+    assert access.owner_name("ann") == "Ann"
+
+
+async def test_owner_name_of_who_asks_is_known(nodes: LocalNodes) -> None:
+    _, access = make_access(nodes)
+    await access.grantee("key-bob")
+    assert access.owner_name("bob") == "Bob"
