@@ -50,6 +50,7 @@ from node.metadata.sqlite_engine import (
     Writer,
     connect,
     connect_reader,
+    grow_wal,
     read_error,
     wait_settled,
 )
@@ -264,13 +265,13 @@ class SqliteMetadataStore:
 
 
 def _open_writer(path: Path) -> Connection:
-    connection = connect(path, cache_mib=_WRITER_CACHE_MIB)
+    connection = connect(path, cache_mib=1)
     try:
         sqlite_schema.prepare(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    finally:
+        connection.close()  # the last one: takes the WAL with it, when all of it is copied
+    grow_wal(path)
+    return connect(path, cache_mib=_WRITER_CACHE_MIB)
 
 
 def _make_staging(connection: Connection) -> None:

@@ -24,6 +24,7 @@ retried (the kernel may have dropped the pages). A full disk is not: it rolls ba
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Generator
@@ -40,6 +41,7 @@ from node.metadata.rows import DamagedRow, DamagedTables
 T = TypeVar("T")
 
 Connection = sqlite3.Connection
+DuplicateKey = sqlite3.IntegrityError
 Steps = Generator[object, None, T]
 
 PAGE_BYTES: Final = 4096
@@ -131,6 +133,17 @@ def connect(path: Path, *, cache_mib: int) -> Connection:
     ):
         connection.execute(f"PRAGMA {pragma}")
     return connection
+
+
+def grow_wal(path: Path) -> None:
+    """Gives a database that nobody has open a WAL file of its usual size: appending to a file
+    makes each fsync journal the new size too, several times the cost of overwriting. SQLite
+    takes a WAL whose header does not fit its magic for an empty one (walformat, section 4.1);
+    a WAL that is there belongs to a crash, or to another process, and is left alone."""
+    with suppress(OSError), path.with_name(path.name + "-wal").open("xb") as wal:
+        for _ in range(CHECKPOINT_PAGES * PAGE_BYTES // MIB):
+            wal.write(bytes(MIB))
+        os.fsync(wal.fileno())
 
 
 def connect_reader(path: Path) -> Connection:

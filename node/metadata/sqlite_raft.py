@@ -8,7 +8,6 @@ transaction, and deletes the rows below it in small ones, so that appends never 
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
@@ -26,7 +25,7 @@ from node.metadata.raftrows import (
     encode_meta,
     first_meta,
 )
-from node.metadata.sqlite_engine import Connection, Readers, Steps, Writer
+from node.metadata.sqlite_engine import Connection, DuplicateKey, Readers, Steps, Writer
 from node.raft.types import HardState, RaftState, SnapshotMark
 
 T = TypeVar("T")
@@ -183,7 +182,7 @@ def _as_steps(body: Callable[[Connection], T]) -> Callable[[Connection], Steps[T
     def steps(connection: Connection) -> Steps[T]:
         try:
             return body(connection)
-        except sqlite3.IntegrityError as error:
+        except DuplicateKey as error:
             raise InvariantBroken(f"the stored log has that entry already: {error}") from error
         yield  # makes this a generator
 

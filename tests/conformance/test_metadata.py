@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from astra.errors import InvariantBroken, StoreError, UnknownFormat, WireError
+from astra.errors import InvariantBroken, StoreError
 from astra.model import (
     ACCESS_KEYS,
     APPLIED_INDEX,
-    BLOBS,
-    BUCKETS,
-    INLINE,
     MARKS,
     OBJECTS,
     ORDER_MAX,
@@ -23,103 +18,26 @@ from astra.model import (
     UPLOADS,
     VERSIONS,
     AccessKey,
-    Blob,
-    Bucket,
-    Inline,
     Key,
     Mark,
-    ObjectVersion,
     Part,
     Upload,
 )
 from astra.ports import MetadataStore, MetadataTxn, MetadataView
-from node.metadata.memory import MemoryMetadataStore
-from node.metadata.postgres import PostgresMetadataStore
-from node.metadata.sqlite import SqliteMetadataStore
-from tests.support.databases import fresh_database
-from tests.support.services import Services
-
-Opener = Callable[[], Awaitable[MetadataStore]]
-
-BACKENDS = ["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.services)]
-
-
-@pytest.fixture(params=BACKENDS)
-async def opener(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
-    """Opens new, empty stores of one backend, and closes them at the end."""
-    opened: list[MetadataStore] = []
-
-    async with AsyncExitStack() as databases:
-
-        async def open_store() -> MetadataStore:
-            store: MetadataStore
-            if request.param == "memory":
-                store = MemoryMetadataStore()
-            elif request.param == "sqlite":
-                store = await SqliteMetadataStore.open(tmp_path / f"{len(opened)}.db")
-            else:
-                services: Services = request.getfixturevalue("services")
-                dsn = await databases.enter_async_context(fresh_database(services.postgres[0]))
-                store = await PostgresMetadataStore.open(dsn)
-            opened.append(store)
-            return store
-
-        yield open_store
-        for store in opened:
-            await store.close()
+from tests.support.metadata import (
+    ODD_KEYS,
+    Opener,
+    dump,
+    get_object,
+    put_objects,
+    scan_objects,
+    version,
+)
 
 
 @pytest.fixture
 async def store(opener: Opener) -> MetadataStore:
     return await opener()
-
-
-def version(order: int, etag: str = "") -> ObjectVersion:
-    return ObjectVersion(version_id="null", order=order, modified_ms=order, owner_id="o", etag=etag)
-
-
-async def put_objects(store: MetadataStore, bucket: bytes, *keys: bytes, index: int = 1) -> None:
-    async def body(txn: MetadataTxn) -> None:
-        for number, key in enumerate(keys):
-            await txn.put(OBJECTS, (bucket, key), version(number + 1))
-        await txn.put(MARKS, (APPLIED_INDEX,), Mark(value=index))
-
-    await store.write(body)
-
-
-async def scan_objects(
-    store: MetadataStore, start: Key, end: Key | None, limit: int = 100_000, *, long: bool = False
-) -> list[Key]:
-    async def body(view: MetadataView) -> list[Key]:
-        return [key for key, _ in await view.scan(OBJECTS, start, end, limit)]
-
-    return await store.read(body, long=long)
-
-
-async def get_object(store: MetadataStore, bucket: bytes, key: bytes) -> ObjectVersion | None:
-    async def body(view: MetadataView) -> ObjectVersion | None:
-        return await view.get(OBJECTS, (bucket, key))
-
-    return await store.read(body)
-
-
-async def dump(store: MetadataStore) -> list[tuple[Key, object]]:
-    async def body(view: MetadataView) -> list[tuple[Key, object]]:
-        rows: list[tuple[Key, object]] = []
-        for table in (MARKS, BUCKETS, OBJECTS, VERSIONS, UPLOADS, PARTS, BLOBS, INLINE):
-            rows.extend(await view.scan(table, (), None, 1_000_000))
-        return rows
-
-    return await store.read(body, long=True)
-
-
-async def export_all(store: MetadataStore) -> list[bytes]:
-    return [piece async for piece in store.export()]
-
-
-async def pieces_of(pieces: list[bytes]) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
 
 
 # --- points ----------------------------------------------------------------------------------
@@ -280,12 +198,6 @@ async def test_access_key_lookup_takes_any_client_text(store: MetadataStore) -> 
 
 # --- order and bounds ------------------------------------------------------------------------
 
-ODD_KEYS = [
-    b"", b"\x00", b"\x00\x00", b"\x01", b"%", b"%%", b"_", b"a", b"a\x00", b"a%", b"a_", b"aa",
-    b"A", b"b", b"\xc3\xa9", "🦉".encode(), "\uffff".encode(), b"\x7f", b"\x80", b"\xff",
-    b"\xff\xff", b"\xff" * 1024, b"\\", b"'", b'"',
-]  # fmt: skip
-
 
 async def test_keys_sort_by_bytes(store: MetadataStore) -> None:
     await put_objects(store, b"b", *ODD_KEYS)
@@ -425,119 +337,3 @@ async def test_closed_store_refuses(opener: Opener) -> None:
     with pytest.raises(StoreError):
         await put_objects(store, b"b", b"k")
     assert await store.check() is not None
-
-
-# --- export and replace ----------------------------------------------------------------------
-
-
-async def fill(store: MetadataStore, index: int = 42) -> None:
-    async def body(txn: MetadataTxn) -> None:
-        await txn.put(BUCKETS, (b"b",), Bucket(name="b", owner_id="o", created_ms=1, epoch=1))
-        for number in range(300):
-            blob_id = f"{number:032x}"
-            blob = Blob(size=10_000, references=1, holders=(), is_inline=True)
-            await txn.put(BLOBS, (blob_id,), blob)
-            await txn.put(INLINE, (blob_id,), Inline(data=bytes([number % 256]) * 10_000))
-            await txn.put(VERSIONS, (b"b", b"\xff%d" % number, ORDER_MAX - number), version(number))
-        await txn.put(MARKS, (APPLIED_INDEX,), Mark(value=index))
-
-    await put_objects(store, b"b", *ODD_KEYS)
-    await store.write(body)
-
-
-async def test_export_then_replace_gives_equal_tables(opener: Opener) -> None:
-    source, target = await opener(), await opener()
-    await fill(source)
-    await put_objects(target, b"old", b"gone", index=7)
-    pieces = await export_all(source)
-    assert len(pieces) > 2
-    assert max(map(len, pieces)) <= 1 << 20
-    assert await target.replace(pieces_of(pieces)) == 42
-    assert await dump(target) == await dump(source)
-    await put_objects(target, b"new", b"key", index=43)
-    assert await get_object(target, b"new", b"key") == version(1)
-
-
-async def test_export_is_the_same_from_every_backend(opener: Opener) -> None:
-    store, memory = await opener(), MemoryMetadataStore()
-    await fill(store)
-    await fill(memory)
-    assert b"".join(await export_all(store)) == b"".join(await export_all(memory))
-    await store.replace(memory.export())
-    await memory.replace(store.export())
-    assert await dump(memory) == await dump(store)
-
-
-async def test_export_of_an_empty_store_is_index_zero(opener: Opener) -> None:
-    source, target = await opener(), await opener()
-    await put_objects(target, b"old", b"gone")
-    assert await target.replace(source.export()) == 0
-    assert await dump(target) == []
-
-
-async def test_export_shows_one_index_while_writes_go_on(opener: Opener) -> None:
-    source, target = await opener(), await opener()
-    await fill(source)
-    before = await dump(source)
-    export = source.export()
-    pieces = [await anext(export)]
-    await put_objects(source, b"b", b"late", index=43)
-    pieces += [piece async for piece in export]
-    assert await target.replace(pieces_of(pieces)) == 42
-    assert await dump(target) == before
-
-
-async def test_abandoned_export_does_no_harm(store: MetadataStore) -> None:
-    await fill(store)
-    export = store.export()
-    await anext(export)
-    assert hasattr(export, "aclose")
-    await export.aclose()
-    await put_objects(store, b"b", b"late", index=43)
-    assert await store.check() is None
-
-
-async def damaged(pieces: list[bytes], case: str) -> AsyncIterator[bytes]:
-    whole = b"".join(pieces)
-    if case == "cut":
-        whole = whole[:-1]
-    elif case == "cut in the middle":
-        whole = whole[: len(whole) // 2]
-    elif case == "flipped bit":
-        middle = len(whole) // 2
-        whole = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
-    elif case == "more behind":
-        whole += b"x"
-    elif case == "empty":
-        whole = b""
-    elif case == "no snapshot":
-        whole = b"something else" * 10
-    for start in range(0, len(whole), 1 << 20):
-        yield whole[start : start + (1 << 20)]
-    if case == "connection lost":
-        raise ConnectionResetError
-
-
-@pytest.mark.parametrize(
-    "case",
-    ["cut", "cut in the middle", "flipped bit", "more behind", "empty", "no snapshot",
-     "connection lost"],
-)  # fmt: skip
-async def test_damaged_snapshot_changes_nothing(opener: Opener, case: str) -> None:
-    source, target = await opener(), await opener()
-    await fill(source)
-    await put_objects(target, b"old", b"kept", index=7)
-    before = await dump(target)
-    pieces = await export_all(source)
-    with pytest.raises(ConnectionResetError if case == "connection lost" else WireError):
-        await target.replace(damaged(pieces, case))
-    assert await dump(target) == before
-    assert await target.replace(pieces_of(pieces)) == 42
-
-
-async def test_newer_snapshot_format_is_refused(opener: Opener) -> None:
-    source, target = await opener(), await opener()
-    pieces = await export_all(source)
-    newer = pieces[0][:8] + b"\x00\x63" + pieces[0][10:]
-    with pytest.raises(UnknownFormat):
-        await target.replace(pieces_of([newer, *pieces[1:]]))
