@@ -115,12 +115,13 @@ class LogFollower:
         while self._pushed:
             entries = self._pushed.popleft()
             async with self._lock:
-                has_gap = not await self._apply_fitting(entries)
+                has_gap = not await self.take(entries)
         if has_gap:
             await self._catch_up()
 
-    async def _apply_fitting(self, entries: Sequence[Entry]) -> bool:
-        """Applies those that follow on what is applied; False when there is a gap before them."""
+    async def take(self, entries: Sequence[Entry]) -> bool:
+        """Applies those that follow on what is applied; False when there is a gap before them.
+        One call at a time."""
         applied = self._applier.applied_index
         fresh = [entry for entry in entries if entry.index > applied]
         if not fresh:
@@ -142,7 +143,7 @@ class LogFollower:
                 if batch.commit <= after:
                     return
                 if batch.entries:
-                    if not await self._apply_fitting(batch.entries):
+                    if not await self.take(batch.entries):
                         raise WireError("the leader sent entries that do not follow")
                 else:  # compacted away
                     await self._take_snapshot()

@@ -36,6 +36,7 @@ from node.app import serve_node
 from node.raft.config import RaftConfig
 from node.settings import NodeSettings
 from tests.support.ports import free_ports
+from tests.support.services import Backends
 from tests.support.wait import wait_until_async
 
 M = TypeVar("M", bound=Message)
@@ -79,6 +80,11 @@ class LocalNodes:
         self._running: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = {}
         self.dialer = Dialer(secret=SECRET, role="gateway", peer_id="test")
         self.leader_address = self.addresses[names[0]]
+
+    def use(self, backends: Backends) -> None:
+        """PostgreSQL, Redis and RabbitMQ instead of the embedded parts. Before the start."""
+        for name, dsn in zip(self.settings, backends.postgres, strict=False):
+            self.change(name, metadata=dsn, redis_url=backends.redis, amqp_url=backends.amqp)
 
     async def __aenter__(self) -> "LocalNodes":
         await self.start(*self.settings)
