@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from astra.cli.process import run_until_signalled
 from astra.cli.settings import node_settings
 from astra.config import Config
-from astra.log import configure_logging
 
 
 def run_node(config: Config) -> int:
-    """Runs until SIGTERM or SIGINT. Raises ConfigError."""
-    from node.app import serve_node
+    """Runs until SIGTERM or SIGINT; 70 after a fatal error. Raises ConfigError."""
+    from node import app
 
-    settings = node_settings(config)
-    configure_logging(settings.log_level)
-
-    async def main(stop: asyncio.Event) -> int:
-        await serve_node(settings, stop)
-        return 0
-
-    return run_until_signalled(main)
+    return app.run_node(node_settings(config))
