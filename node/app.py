@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import uvloop
 
-from astra.errors import ConfigError, Fatal
+from astra.errors import ConfigError, Fatal, ForeignDirectory
 from astra.log import configure_logging, get_logger
 from astra.net import Dialer, Routes
 from astra.ports import Bus, Cache, MetadataStore
@@ -53,6 +53,8 @@ def run_node(settings: NodeSettings) -> int:
     configure_logging(settings.log_level)
     try:
         uvloop.run(_serve_until_signal(settings))
+    except ForeignDirectory as error:
+        raise ConfigError(str(error)) from error
     except Fatal as error:
         _report_fatal(settings, error)
         return EXIT_FATAL

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from astra.errors import AstraError, Fatal, NotLeader, Unavailable, WireError
+from astra.errors import AstraError, DeadlineExceeded, Fatal, NotLeader, Unavailable, WireError
 from astra.log import get_logger
 from astra.net import Dialer
 from astra.wire import Entry, EntryBatch, FetchEntries, Notice
@@ -56,9 +56,13 @@ class LogFollower:
         raise NotLeader(self._leader)
 
     async def read_barrier(self, timeout_s: float = 5.0) -> int:
-        """Everything that was committed before the call is applied here. Raises Unavailable."""
-        async with asyncio.timeout(timeout_s):
-            await self._catch_up()
+        """Everything that was committed before the call is applied here. Raises Unavailable,
+        DeadlineExceeded."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._catch_up()
+        except TimeoutError:
+            raise DeadlineExceeded(f"not level with the leader within {timeout_s:g} s") from None
         return self._applier.applied_index
 
     def lease_valid_now(self) -> bool:
@@ -98,7 +102,7 @@ class LogFollower:
                     await self._catch_up()
             except Fatal:
                 raise
-            except (AstraError, TimeoutError) as error:
+            except AstraError as error:
                 _log.info("not following now", reason=f"{type(error).__name__}: {error}")
 
     async def _was_pushed(self, interval_s: float) -> bool:

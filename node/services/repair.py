@@ -21,7 +21,7 @@ from typing import Final
 
 from astra.commands import AddHolder, AnyCommand, SetHolders
 from astra.constants import REPLICAS
-from astra.errors import AstraError, Fatal
+from astra.errors import AstraError, Fatal, Unavailable
 from astra.log import get_logger
 from astra.model import BLOBS, Blob
 from astra.net import Dialer
@@ -166,8 +166,10 @@ class RepairService:
         request = RepairBlob(
             blob_id=blob_id, size=blob.size, sources=self._cluster.refs(live_first)
         )
-        (target,) = self._cluster.refs((node_id,))
-        client = self._dialer.control(target.address)
+        address = self._cluster.address_of(node_id)
+        if address is None:
+            raise Unavailable(f"the address of {node_id} is not known")
+        client = self._dialer.control(address)
         await client.call(request, timeout_s=_REPAIR_TIMEOUT_S)
         _log.info("copy repaired", blob_id=blob_id, node=node_id)
 
