@@ -20,6 +20,7 @@ from astra.model import (
     AccessKey,
     Checksum,
     Doc,
+    NodeInfo,
     User,
     Versioning,
 )
@@ -247,6 +248,19 @@ class AddHolder(Command, frozen=True, kw_only=True, array_like=True, tag="add-ho
     node_id: str
 
 
+class PutNode(Command, frozen=True, kw_only=True, array_like=True, tag="put-node"):
+    """A node joins, moves to another address or zone, or starts or stops draining."""
+
+    node: NodeInfo
+
+
+class RemoveNode(Command, frozen=True, kw_only=True, array_like=True, tag="remove-node"):
+    """The node is no member any more. Whoever proposes it has made sure that no blob names it
+    and that it does not vote. Idempotent."""
+
+    node_id: str
+
+
 AnyCommand = (
     CreateBucket
     | DeleteBucket
@@ -266,6 +280,8 @@ AnyCommand = (
     | SetHolders
     | AddHolder
     | ForgetGarbage
+    | PutNode
+    | RemoveNode
 )
 
 

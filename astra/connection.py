@@ -26,6 +26,7 @@ Payload = bytes | bytearray | memoryview
 FrameHandler = Callable[[Prelude, Message, bytearray | None], None]
 
 _BUFFER_SIZE: Final = 64 * 1024
+_CORK_BYTES: Final = 64 * 1024  # frames of one turn of the loop leave together, up to here
 _WRITE_HIGH: Final = 4 * 1024 * 1024
 _WRITE_LOW: Final = 1024 * 1024
 
@@ -49,6 +50,9 @@ class FrameConnection(asyncio.BufferedProtocol):
         self._pending: tuple[Prelude, Message] | None = None  # whose payload that is
         self._writable: asyncio.Future[None] | None = None
         self._paused = False
+        self._loop = asyncio.get_running_loop()
+        self._corked: list[Payload] = []  # written, not yet given to the transport
+        self._corked_bytes = 0
 
     # --- reading ---
 
@@ -146,14 +150,27 @@ class FrameConnection(asyncio.BufferedProtocol):
         if self._transport is None or not self.is_open:
             raise Unavailable("the connection is closed") from self.error
         size = len(payload)
-        self._transport.write(
-            encode_frame(stream, message, payload_length=size, payload_crc=payload_crc)
-        )
+        head = encode_frame(stream, message, payload_length=size, payload_crc=payload_crc)
+        if not self._corked:
+            self._loop.call_soon(self._uncork)
+        self._corked.append(head)
         if size:
-            self._transport.write(payload)
+            self._corked.append(payload)
+        self._corked_bytes += len(head) + size
+        if self._corked_bytes >= _CORK_BYTES:
+            self._uncork()
+
+    def _uncork(self) -> None:
+        """One system call for everything that was written in this turn of the loop: each call
+        costs more than the frame that it carries, here and in the peer that it wakes."""
+        corked, self._corked = self._corked, []
+        self._corked_bytes = 0
+        if corked and self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(corked)
 
     def unsent_bytes(self) -> int:
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        sending = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        return sending + self._corked_bytes
 
     async def drain(self) -> None:
         """Waits while the peer is slower than we are. Raises Unavailable when it is gone."""
@@ -190,6 +207,7 @@ class FrameConnection(asyncio.BufferedProtocol):
     def close(self) -> None:
         """Sends what is queued, then closes."""
         if self._transport is not None:
+            self._uncork()
             self.is_open = False
             self._transport.close()
 
@@ -197,5 +215,6 @@ class FrameConnection(asyncio.BufferedProtocol):
         """Drops the connection at once; what is queued is lost."""
         self.error = self.error or error
         self.is_open = False
+        self._corked.clear()
         if self._transport is not None:
             self._transport.abort()

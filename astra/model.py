@@ -153,6 +153,21 @@ class Inline(Doc, frozen=True, array_like=True, kw_only=True):
     data: bytes
 
 
+class NodeState(enum.IntEnum):
+    ACTIVE = 0
+    DRAINING = 1  # gets no new blobs; its copies move to other nodes
+
+
+class NodeInfo(Doc, frozen=True, array_like=True, kw_only=True):
+    """A member of the cluster: where it is, and whether blobs may be placed on it."""
+
+    node_id: str
+    address: str  # host:port
+    zone: str = ""
+    state: NodeState = NodeState.ACTIVE
+    joined_ms: int = 0
+
+
 class Remembered(Doc, frozen=True, array_like=True, kw_only=True):
     """The first result of a request id, for retries (encoded astra.commands.Result)."""
 
@@ -202,6 +217,7 @@ _KEY: Final = ("key", Column.BYTES)
 MARKS = Table("marks", (("name", Column.TEXT),), Mark)
 USERS = Table("users", (("user_id", Column.TEXT),), User)
 ACCESS_KEYS = Table("access_keys", (("access_key", Column.TEXT),), AccessKey)
+NODES = Table("nodes", (("node_id", Column.TEXT),), NodeInfo)
 BUCKETS = Table("buckets", (_BUCKET,), Bucket)
 OBJECTS = Table("objects", (_BUCKET, _KEY), ObjectVersion)
 # `age` is ORDER_MAX - order, so that an ascending scan sees the newest version first.
@@ -229,7 +245,7 @@ COMPLETION_ORDER = Table(
 )
 
 TABLES: Final[tuple[Table[Doc], ...]] = (
-    MARKS, USERS, ACCESS_KEYS, BUCKETS, OBJECTS, VERSIONS, NULL_VERSIONS, MANIFESTS,
+    MARKS, USERS, ACCESS_KEYS, NODES, BUCKETS, OBJECTS, VERSIONS, NULL_VERSIONS, MANIFESTS,
     UPLOADS, PARTS, BLOBS, INLINE, GARBAGE, REQUESTS, REQUEST_ORDER,
     COMPLETIONS, COMPLETION_ORDER,
 )  # fmt: skip

@@ -30,10 +30,12 @@ from astra.commands import (
     Done,
     ForgetGarbage,
     Proposal,
+    PutNode,
     PutObject,
     PutPart,
     PutUser,
     Refusal,
+    RemoveNode,
     Result,
     SetBucketTags,
     SetHolders,
@@ -54,7 +56,7 @@ from astra.model import (
 )
 from astra.ports import MetadataTxn
 from astra.wire import Entry, EntryKind
-from node.apply import access, blobs, buckets, multipart, objects, requests
+from node.apply import access, blobs, buckets, multipart, nodes, objects, requests
 from node.apply.state import Batch, Turn, is_text, refuse_unless
 from node.apply.touched import bucket_of, keys_named, keys_touched
 from node.lookup import check_bucket
@@ -191,4 +193,8 @@ async def _perform(turn: Turn, command: AnyCommand) -> Result:
             return await blobs.set_holders(turn, command)
         case ForgetGarbage():
             return await blobs.forget_garbage(turn, command)
+        case PutNode():
+            return await nodes.put_node(turn, command)
+        case RemoveNode():
+            return await nodes.remove_node(turn, command)
     assert_never(command)

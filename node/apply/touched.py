@@ -20,9 +20,11 @@ from astra.commands import (
     DeleteBucket,
     DeleteObjects,
     Proposal,
+    PutNode,
     PutObject,
     PutPart,
     PutUser,
+    RemoveNode,
     SetBucketTags,
     SetObjectTags,
     SetVersioning,
@@ -41,6 +43,7 @@ class Touched:
     listings: tuple[str, ...] = ()  # buckets whose lists of keys or versions may change
     buckets: tuple[str, ...] = ()  # buckets whose settings, or existence, may change
     access: bool = False  # users or keys may change
+    nodes: bool = False  # the members of the cluster may change
 
 
 NOTHING = Touched()
@@ -56,6 +59,8 @@ def touched_by(command: AnyCommand) -> Touched:
         return Touched(listings=(command.bucket,), buckets=(command.bucket,))
     if isinstance(command, PutUser | DeleteAccessKey):
         return Touched(access=True)
+    if isinstance(command, PutNode | RemoveNode):
+        return Touched(nodes=True)
     return NOTHING
 
 

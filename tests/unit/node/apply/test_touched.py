@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import enum
 import random
 import typing
 
 import pytest
 from msgspec import structs
 
-from astra import commands
+from astra import commands, model
 from astra.commands import AnyCommand, Command, CreateBucket, SetVersioning
 from astra.model import (
     ACCESS_KEYS,
     BUCKETS,
+    NODES,
     OBJECTS,
     USERS,
     VERSIONS,
     Doc,
     Key,
-    Versioning,
 )
 from node.apply import NOTHING, Touched, touched_by, touched_by_entry
 from tests.support.metadata_entries import OWNER, Tables, dump
@@ -39,7 +40,7 @@ class _Maker:
         return typing.cast(AnyCommand, self.struct(self.random.choice(ALL_COMMANDS)))
 
     def struct(self, kind: type[object]) -> object:
-        hints = typing.get_type_hints(kind, vars(commands))
+        hints = typing.get_type_hints(kind, vars(model) | vars(commands))
         fields = structs.fields(typing.cast("type[Command]", kind))
         return kind(**{field.name: self.value(hints[field.name]) for field in fields})
 
@@ -62,8 +63,8 @@ class _Maker:
             return self.random.choice(NUMBERS)
         if hint is bool:
             return self.random.random() < 0.5
-        if hint is Versioning:
-            return self.random.choice(list(Versioning))
+        if isinstance(hint, type) and issubclass(hint, enum.Enum):
+            return self.random.choice(list(hint))
         if hint is type(None):
             return None
         assert isinstance(hint, type)
@@ -93,6 +94,7 @@ def _check(touched: Touched, before: Rows, after: Rows) -> None:
         assert key[0].decode() in touched.buckets
     has_access = _changed(USERS.name, before, after) | _changed(ACCESS_KEYS.name, before, after)
     assert touched.access or not has_access
+    assert touched.nodes or not _changed(NODES.name, before, after)
 
 
 @pytest.mark.parametrize("seed", range(10))
