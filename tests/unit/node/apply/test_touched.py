@@ -20,6 +20,7 @@ from astra.model import (
     VERSIONS,
     Doc,
     Key,
+    Versioning,
 )
 from node.apply import NOTHING, Touched, touched_by, touched_by_entry
 from tests.support.metadata_entries import OWNER, Tables, dump
