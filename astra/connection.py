@@ -215,6 +215,6 @@ class FrameConnection(asyncio.BufferedProtocol):
         """Drops the connection at once; what is queued is lost."""
         self.error = self.error or error
         self.is_open = False
-        self._corked.clear()
+        self._corked, self._corked_bytes = [], 0
         if self._transport is not None:
             self._transport.abort()

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from starlette.applications import Starlette
 from starlette.routing import Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from astra.net import Dialer
 from gateway.access import Access
@@ -42,6 +42,14 @@ def build_context(settings: GatewaySettings) -> GatewayContext:
         uploader=Uploader(cluster, settings, threads),
         digest_threads=threads,
     )
+
+
+class _Application(Starlette):
+    """Starlette without its own error pages: the S3 application answers every error itself, and
+    each layer between would cost every message of every answer a wrapper."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return self.router
 
 
 class _LateApp:
@@ -77,6 +85,6 @@ def build_app(settings: GatewaySettings) -> Starlette:
             await context.cluster.dialer.close()
             context.digest_threads.shutdown(wait=False, cancel_futures=True)
 
-    app = Starlette(lifespan=lifespan)
+    app = _Application(lifespan=lifespan)
     app.router = Router(default=late, lifespan=lifespan)
     return app

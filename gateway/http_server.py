@@ -25,6 +25,61 @@ CONNECTIONS_MAX: Final = 2000
 KEEP_ALIVE_S: Final = 75
 
 
+_CORK_BYTES: Final = 64 * 1024
+
+
+class CorkedTransport(asyncio.Transport):
+    """A transport that sends everything written in one turn of the event loop at once.
+
+    The server writes the head of an answer and its body one after the other, and each write
+    would be a system call and a packet of its own.
+    """
+
+    def __init__(self, inner: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._inner = inner
+        self._loop = loop
+        self._corked: list[bytes | bytearray | memoryview] = []
+        self._corked_bytes = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if not self._corked:
+            self._loop.call_soon(self._uncork)
+        self._corked.append(data)
+        self._corked_bytes += len(data)
+        if self._corked_bytes >= _CORK_BYTES:
+            self._uncork()
+
+    def _uncork(self) -> None:
+        corked, self._corked = self._corked, []
+        self._corked_bytes = 0
+        if corked and not self._inner.is_closing():
+            self._inner.writelines(corked)
+
+    def close(self) -> None:
+        self._uncork()
+        self._inner.close()
+
+    def abort(self) -> None:
+        self._corked.clear()
+        self._inner.abort()
+
+    def is_closing(self) -> bool:
+        return self._inner.is_closing()
+
+    def pause_reading(self) -> None:
+        self._inner.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._inner.resume_reading()
+
+    def get_write_buffer_size(self) -> int:
+        return self._inner.get_write_buffer_size() + self._corked_bytes
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._inner.get_extra_info(name, default)
+
+
 class HeadTooLarge(Exception):
     """Ends the parsing of a request whose head is larger than allowed."""
 
@@ -40,7 +95,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        super().connection_made(transport)
+        super().connection_made(CorkedTransport(transport, self.loop))
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
