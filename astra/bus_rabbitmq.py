@@ -1,6 +1,8 @@
-"""Notices over RabbitMQ: one fanout exchange per cluster. The only file that imports aio_pika.
+"""Notices over RabbitMQ: one exchange per cluster. The only file that imports aio_pika.
 
-Used by nodes (publish and receive) and by gateways (receive). A hint channel: nothing waits for
+Used by nodes (publish and receive) and by gateways (receive). Two topics, each fanned out to
+whoever bound it: HINTS (what changed; gateways) and ENTRIES (committed entries; nodes that do not
+vote), so that no object bytes travel to where nobody needs them. A hint channel: nothing waits for
 the broker, and whatever could not be confirmed is handed back to `on_undelivered`. Each body
 carries an HMAC of the cluster secret, because the broker is not a member of the cluster:
 what others put into the exchange is ignored. A replay is harmless, notices are idempotent.
@@ -25,6 +27,9 @@ from aiormq.exceptions import AMQPException
 from astra.constants import FRAME_HEADER_BYTES_MAX, MIB
 from astra.log import get_logger
 from astra.wire import Notice
+
+HINTS: Final = "hints"
+ENTRIES: Final = "entries"
 
 _MAC_BYTES: Final = 32
 _QUEUED_BYTES_MAX: Final = 16 * MIB
@@ -77,13 +82,16 @@ class NoticeChannel:
         cluster_id: str,
         peer_id: str,
         secret: bytes,
+        topic: str,
         handler: Callable[[Notice], None] | None = None,
         on_undelivered: Callable[[Notice], None] | None = None,
     ) -> None:
-        """`handler` None: publish only. `on_undelivered` gets each notice that was accepted by
+        """`handler` None: publish only; otherwise it gets the notices of `topic`. What is offered
+        goes to ENTRIES when it has entries, to HINTS otherwise. `on_undelivered` gets each notice that was accepted by
         `offer` and not confirmed by the broker."""
         self._url = url
-        self._exchange_name = f"astra.{cluster_id}"
+        self._exchange_name = f"astra.{cluster_id}.notices"
+        self._topic = topic
         self._peer_id = peer_id
         self._secret = secret
         self._handler = handler
@@ -168,7 +176,7 @@ class NoticeChannel:
     ) -> tuple[AbstractChannel, AbstractExchange]:
         channel = await connection.channel(publisher_confirms=True)
         exchange = await channel.declare_exchange(
-            self._exchange_name, aio_pika.ExchangeType.FANOUT, durable=True
+            self._exchange_name, aio_pika.ExchangeType.DIRECT, durable=True
         )
         if self._handler is not None:
             queue = await channel.declare_queue(
@@ -176,7 +184,7 @@ class NoticeChannel:
                 auto_delete=True,
                 arguments={"x-max-length": _RECEIVE_QUEUE_MAX, "x-overflow": "drop-head"},
             )
-            await queue.bind(exchange)
+            await queue.bind(exchange, self._topic)
             await queue.consume(self._receive, no_ack=True)
         return channel, exchange
 
@@ -197,16 +205,17 @@ class NoticeChannel:
             await self._has_work.wait()
             count = min(len(self._queue), _BATCH_MAX)
             batch = [self._queue[position] for position in range(count)]
-            await asyncio.gather(*(self._publish(exchange, body) for _, body in batch))
+            await asyncio.gather(*(self._publish(exchange, *each) for each in batch))
             for _, body in batch:  # only now: an error hands the whole batch back
                 self._queue.popleft()
                 self._queued_bytes -= len(body)
             if not self._queue:
                 self._has_work.clear()
 
-    async def _publish(self, exchange: AbstractExchange, body: bytes) -> None:
+    async def _publish(self, exchange: AbstractExchange, notice: Notice, body: bytes) -> None:
         message = aio_pika.Message(body, app_id=self._peer_id)
-        await exchange.publish(message, "", mandatory=False, timeout=_CONFIRM_TIMEOUT_S)
+        topic = ENTRIES if notice.entries else HINTS
+        await exchange.publish(message, topic, mandatory=False, timeout=_CONFIRM_TIMEOUT_S)
 
     def _hand_back(self) -> None:
         """What was not confirmed goes the other way; doubles are allowed."""

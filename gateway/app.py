@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from astra.bus_rabbitmq import HINTS, NoticeChannel
 from astra.net import Dialer
 from gateway.access import Access
 from gateway.blob_read import BlobReader
@@ -67,6 +68,20 @@ class _LateApp:
         await self.app(scope, receive, send)
 
 
+def _notice_channel(settings: GatewaySettings, context: GatewayContext) -> NoticeChannel | None:
+    """Hints by way of RabbitMQ, when there is one."""
+    if settings.amqp_url is None:
+        return None
+    return NoticeChannel(
+        settings.amqp_url,
+        cluster_id=settings.cluster_id,
+        peer_id=settings.gateway_id,
+        secret=settings.cluster_secret,
+        topic=HINTS,
+        handler=context.access.on_notice,
+    )
+
+
 def build_app(settings: GatewaySettings) -> Starlette:
     """The ASGI application of one worker process."""
     late = _LateApp()
@@ -78,10 +93,15 @@ def build_app(settings: GatewaySettings) -> Starlette:
             context.cluster.dialer.control(address).subscribe(
                 context.access.on_notice, context.access.forget_all
             )
+        channel = _notice_channel(settings, context)
+        if channel is not None:
+            await channel.start()
         late.app = S3App(context)
         try:
             yield
         finally:
+            if channel is not None:
+                await channel.close()
             await context.cluster.dialer.close()
             context.digest_threads.shutdown(wait=False, cancel_futures=True)
 

@@ -1,12 +1,15 @@
 """Notices over RabbitMQ, and over TCP whenever the broker is away.
 
-Gateways are always reached over their Subscribe streams with the (small) hints; what RabbitMQ
-takes off the leader is the fan-out of the log entries to the nodes that do not vote.
+RabbitMQ takes the fan-out off the leader: of hints to the gateways, and of log entries to the nodes
+that do not vote. The hints are small and rare, so they also go to whoever subscribed over TCP (a
+gateway without the broker); doubled notices are allowed.
 """
 
 from __future__ import annotations
 
-from astra.bus_rabbitmq import NoticeChannel
+import msgspec
+
+from astra.bus_rabbitmq import ENTRIES, NoticeChannel
 from astra.wire import Notice
 from node.bus.direct import DirectBus, Notify
 
@@ -23,13 +26,21 @@ class RabbitBus:
             cluster_id=cluster_id,
             peer_id=node_id,
             secret=secret,
+            topic=ENTRIES,
             handler=direct.receive,
-            on_undelivered=direct.push,
+            on_undelivered=self._push_entries,
         )
 
     def publish(self, notice: Notice) -> None:
         self._direct.publish_hint(notice)
-        if not self._channel.offer(notice):
+        hint = msgspec.structs.replace(notice, entries=())
+        if hint.access or hint.buckets:
+            self._channel.offer(hint)
+        if notice.entries and not self._channel.offer(notice):
+            self._direct.push(notice)
+
+    def _push_entries(self, notice: Notice) -> None:
+        if notice.entries:  # hints went over TCP already
             self._direct.push(notice)
 
     def subscribe(self, handler: Notify) -> None:

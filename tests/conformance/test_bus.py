@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import aio_pika
 import pytest
 
-from astra.bus_rabbitmq import NoticeChannel, seal, unseal
+from astra.bus_rabbitmq import ENTRIES, HINTS, NoticeChannel, seal, unseal
 from astra.ports import Bus
 from astra.wire import Entry, EntryKind, Notice
 from node.bus.direct import DirectBus
@@ -132,14 +132,40 @@ class TestRabbitBus(BusSuite):
         await wait_until_async(lambda: pair.learner.state() == "ok", 10, "connected")
         connection = await aio_pika.connect(backends.amqp)
         channel = await connection.channel()
-        exchange = await channel.get_exchange(f"astra.{cluster}")
+        exchange = await channel.get_exchange(f"astra.{cluster}.notices")
         for body in (b"", b"poison", seal(b"x" * 32, entry_notice(1)), bytes(5 << 20)):
-            await exchange.publish(aio_pika.Message(body), "", mandatory=False)
-        await exchange.publish(aio_pika.Message(seal(SECRET, entry_notice(2))), "", mandatory=False)
+            await exchange.publish(aio_pika.Message(body), ENTRIES, mandatory=False)
+        good = aio_pika.Message(seal(SECRET, entry_notice(2)))
+        await exchange.publish(good, ENTRIES, mandatory=False)
         await wait_until_async(lambda: pair.at_learner, 10, "the good one came")
         assert [notice.index for notice in pair.at_learner] == [2]
         await connection.close()
         await pair.learner.close()
+
+    async def test_hints_reach_gateways_without_entries(self, backends: Backends) -> None:
+        cluster = f"t{uuid.uuid4().hex}"
+        pair = rabbit_pair(backends.amqp, cluster)
+        at_gateway: list[Notice] = []
+        gateway = NoticeChannel(
+            backends.amqp,
+            cluster_id=cluster,
+            peer_id="g",
+            secret=SECRET,
+            topic=HINTS,
+            handler=at_gateway.append,
+        )
+        await gateway.start()
+        await pair.leader.start()
+        for state in (gateway.state, pair.leader.state):
+            await wait_until_async(lambda s=state: s() == "ok", 10, "connected")
+        pair.leader.publish(entry_notice(1))
+        pair.leader.publish(entry_notice(2, buckets=("b",)))
+        await wait_until_async(lambda: at_gateway, 10, "the hint came")
+        assert [(notice.index, notice.buckets, notice.entries) for notice in at_gateway] == [
+            (2, ("b",), ())
+        ]
+        await gateway.close()
+        await pair.leader.close()
 
 
 class TestRabbitAway:
@@ -170,6 +196,7 @@ class TestRabbitAway:
             cluster_id="c",
             peer_id="p",
             secret=SECRET,
+            topic=ENTRIES,
             on_undelivered=undelivered.append,
         )
         channel._is_connected = True  # as between connecting and the first confirm
@@ -179,7 +206,9 @@ class TestRabbitAway:
         assert [notice.index for notice in undelivered] == [1, 2]
 
     async def test_full_queue_refuses_the_offer(self) -> None:
-        channel = NoticeChannel("amqp://127.0.0.1:1/", cluster_id="c", peer_id="p", secret=SECRET)
+        channel = NoticeChannel(
+            "amqp://127.0.0.1:1/", cluster_id="c", peer_id="p", secret=SECRET, topic=ENTRIES
+        )
         channel._is_connected = True
         big = Entry(index=1, term=1, kind=EntryKind.COMMAND, data=bytes(1 << 20))
         notice = Notice(term=1, index=1, entries=(big,))
