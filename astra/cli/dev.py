@@ -29,6 +29,7 @@ _READY_TIMEOUT_S: Final = 60.0
 _STOP_GATEWAY_S: Final = 4.0
 _STOP_NODES_S: Final = 5.0
 _EXIT_NOT_READY: Final = 1
+_WORKERS_MAX: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +237,8 @@ def run_dev(config: Config, *, data: Path, nodes: int, backends_file: Path | Non
     """The command. Raises ConfigError for what cannot work."""
     if not 1 <= nodes <= 16:
         raise ConfigError("--nodes must be between 1 and 16")
+    if not 1 <= config.number("gateway.workers") <= _WORKERS_MAX:
+        raise ConfigError(f"gateway.workers (--workers) must be between 1 and {_WORKERS_MAX}")
     backends = read_backends(backends_file, nodes) if backends_file is not None else None
     dev = Dev(config, DevDirectory(data), backends)
     dev.prepare(nodes=nodes)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from astra.cli.output import Format, print_error, print_json, print_table
 from astra.cli.settings import find_config
@@ -32,6 +34,8 @@ Output = Annotated[Format, typer.Option("-o", "--output", help="table or json.")
 Parent = Annotated[int, typer.Option("--parent", hidden=True)]
 
 _EXIT_ERROR = 1
+_EXIT_USAGE = 2
+_EXIT_INTERRUPTED = 130
 
 
 def _finish(run: Callable[[], int]) -> None:
@@ -42,7 +46,7 @@ def _finish(run: Callable[[], int]) -> None:
         print_error(str(error))
         status = _EXIT_ERROR
     except KeyboardInterrupt:
-        status = 130
+        status = _EXIT_INTERRUPTED
     if status:
         raise typer.Exit(status)
 
@@ -207,8 +211,19 @@ def config_show(
 
 
 def main() -> None:
-    """The entry point of the `astra` command."""
-    app()
+    """The entry point of the `astra` command. A wrong option is one line, like every error."""
+    try:
+        status = app(prog_name="astra", standalone_mode=False)
+    except TyperException as error:
+        message = str(getattr(error, "format_message", error.__str__)())
+        if "\n" in message:  # no command at all: the help
+            typer.echo(message, err=True)
+        else:
+            print_error(f"{message} Try --help.")
+        sys.exit(_EXIT_USAGE)
+    except typer.Abort:
+        sys.exit(_EXIT_INTERRUPTED)
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 if __name__ == "__main__":
