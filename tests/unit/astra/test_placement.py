@@ -1,3 +1,5 @@
+"""Where new blobs go, and who is asked first for old ones."""
+
 from __future__ import annotations
 
 from astra.constants import GIB

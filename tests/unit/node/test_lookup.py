@@ -1,3 +1,5 @@
+"""Which version a request means, and what is said of it."""
+
 from __future__ import annotations
 
 import random
