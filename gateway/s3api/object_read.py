@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from msgspec.structs import replace
+
 from astra.errors import RefusalCode, Refused
-from astra.model import NULL_VERSION, Extent, ObjectVersion, decode_version_order
+from astra.model import NULL_VERSION, Extent, ObjectVersion, Part, decode_version_order
 from astra.wire import Locate, Located
 from gateway.blob_read import cut_segments
 from gateway.s3api.conditions import (
@@ -144,10 +146,18 @@ def _answer_part(request: S3Request, located: Located, number: int) -> S3Respons
     if located.parts:
         headers.append(("x-amz-mp-parts-count", str(version.part_count)))
         if _wants_checksums(request):
-            headers.extend(checksum_headers(located.parts[number - 1].checksum))
+            headers.extend(_part_checksum(version, located.parts[number - 1]))
     elif _wants_checksums(request):
         headers.extend(checksum_headers(version.checksum))
     return _answer(request, located, span.byte_range, headers)
+
+
+def _part_checksum(version: ObjectVersion, part: Part) -> Headers:
+    """The part's own value; the type that is told with it is always that of the object."""
+    is_composite = version.checksum is not None and version.checksum.composite
+    if part.checksum is None:
+        return []
+    return checksum_headers(replace(part.checksum, composite=is_composite))
 
 
 def _answer(

@@ -119,6 +119,7 @@ def test_multipart_checksum_is_of_the_parts_or_of_all_bytes(
     part: Any = s3.get_object(Bucket=bucket, Key="key", PartNumber=2, ChecksumMode="ENABLED")
     assert part["Body"].read() == BODIES[1]
     assert part[upload.name] == digest(algorithm, BODIES[1])
+    assert part["ChecksumType"] == kind
     listed: Any = s3.list_objects_v2(Bucket=bucket)["Contents"][0]
     assert listed["ChecksumAlgorithm"] == [algorithm]
     assert listed["ChecksumType"] == kind
