@@ -216,9 +216,7 @@ def main() -> None:
         status = app(prog_name="astra", standalone_mode=False)
     except TyperException as error:
         message = str(getattr(error, "format_message", error.__str__)())
-        if "\n" in message:  # no command at all: the help
-            typer.echo(message, err=True)
-        else:
+        if message:  # none when there was no command at all, which shows the help
             print_error(f"{message} Try --help.")
         sys.exit(_EXIT_USAGE)
     except typer.Abort:

@@ -135,7 +135,7 @@ def test_unwritable_directory_is_one_clear_line(tmp_path: Path) -> None:
     [
         (["--lisen", "127.0.0.1:9000"], "--lisen"),
         (["--listen", "nowhere"], "nowhere"),
-        (["--nodes", "many"], "many"),
+        (["--nodes", "many"], "--nodes"),
         (["--nodes", "0"], "--nodes"),
         (["--workers", "0"], "workers"),
         (["--backend", "tape"], "tape"),
