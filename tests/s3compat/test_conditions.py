@@ -109,6 +109,17 @@ def test_write_if_none_match_any_takes_a_delete_marker_for_nothing(
 
 
 @WRITES
+def test_write_if_none_match_etag_replaces_every_other_object(
+    s3: S3Client, bucket: str, write: Write
+) -> None:
+    write(s3, bucket, IfNoneMatch=OTHER)
+    etag = s3.head_object(Bucket=bucket, Key="key")["ETag"]
+    found = answer(lambda: write(s3, bucket, IfNoneMatch=etag))
+    assert found == (412, "PreconditionFailed")
+    write(s3, bucket, IfNoneMatch=OTHER)
+
+
+@WRITES
 def test_write_if_match_replaces_only_that_object(s3: S3Client, bucket: str, write: Write) -> None:
     assert answer(lambda: write(s3, bucket, IfMatch=ETAG)) == (404, "NoSuchKey")
     s3.put_object(Bucket=bucket, Key="key", Body=b"x")
@@ -121,7 +132,7 @@ def test_write_if_match_replaces_only_that_object(s3: S3Client, bucket: str, wri
 @WRITES
 @pytest.mark.parametrize(
     "conditions",
-    [{"IfNoneMatch": ETAG}, {"IfMatch": ETAG, "IfNoneMatch": "*"}],
+    [{"IfNoneMatch": f"{ETAG}, {OTHER}"}, {"IfMatch": ETAG, "IfNoneMatch": "*"}],
 )
 def test_write_with_a_condition_that_s3_does_not_know_is_not_implemented(
     s3: S3Client, bucket: str, write: Write, conditions: Mapping[str, Any]
