@@ -18,8 +18,10 @@ from astra.errors import AstraError
 from gateway.access import ANONYMOUS, Grantee
 from gateway.body import Body, ClientGone, content_length
 from gateway.context import GatewayContext
+from gateway.policy import check_expected_owner
 from gateway.request_errors import RequestError
 from gateway.request_head import RequestHead
+from gateway.s3api.encryption_headers import check_encryption_headers
 from gateway.s3api.errors import S3Error, operation_not_implemented, render
 from gateway.s3api.handlers import HANDLERS
 from gateway.s3api.refusals import s3_error_of
@@ -113,6 +115,7 @@ class _Exchange:
             name.decode("latin-1"): b",".join(values).decode("latin-1").strip(" \t")
             for name, values in head.header_map.items()
         }
+        check_encryption_headers(head.method, headers)
         resolved = resolve(
             head.method,
             head.header("host") or "",
@@ -284,9 +287,7 @@ async def _authorise(session: Session, resolved: Resolved, headers: Mapping[str,
         await session.allow_service()
         return
     bucket = await session.allow(resolved.bucket)
-    expected = headers.get("x-amz-expected-bucket-owner")
-    if expected is not None and expected != bucket.owner_id:
-        raise S3Error("AccessDenied")
+    check_expected_owner(bucket, headers.get("x-amz-expected-bucket-owner"))
 
 
 def _asking_headers(headers: Mapping[str, str]) -> Mapping[str, str]:

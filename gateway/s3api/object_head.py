@@ -35,6 +35,9 @@ _STORAGE_CLASSES: Final = frozenset(
 )  # fmt: skip
 # Rights beyond the owner's come with ACLs; until then only what changes nothing is accepted.
 _HARMLESS_ACLS: Final = frozenset({"private", "bucket-owner-full-control", "bucket-owner-read"})
+_CANNED_ACLS: Final = _HARMLESS_ACLS | {
+    "public-read", "public-read-write", "authenticated-read", "aws-exec-read", "log-delivery-write",
+}  # fmt: skip
 _GRANT_PREFIX: Final = "x-amz-grant-"
 
 Headers = list[tuple[str, str]]
@@ -65,8 +68,10 @@ def parse_storage_class(headers: Mapping[str, str]) -> str:
 
 def refuse_grants(headers: Mapping[str, str]) -> None:
     """Raises NotImplemented for a header that would give others rights: storing the object and
-    ignoring it would be a lie."""
+    ignoring it would be a lie. InvalidArgument for what no canned ACL is called."""
     acl = headers.get("x-amz-acl")
+    if acl is not None and acl not in _CANNED_ACLS:
+        raise S3Error("InvalidArgument", ArgumentName="x-amz-acl", ArgumentValue=acl[:64])
     if acl is not None and acl not in _HARMLESS_ACLS:
         raise header_not_implemented("x-amz-acl")
     for name in headers:
@@ -89,16 +94,19 @@ def _system_headers(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 def _without_aws_chunked(value: str) -> str:
     """aws-chunked is how the body travelled, not how the object is encoded."""
-    codings = (coding.strip() for coding in value.split(","))
-    return ",".join(coding for coding in codings if coding and coding != "aws-chunked")
+    codings = [coding.strip() for coding in value.split(",")]
+    if "aws-chunked" not in codings:
+        return value
+    return ", ".join(coding for coding in codings if coding and coding != "aws-chunked")
 
 
 def write_condition(headers: Mapping[str, str]) -> Condition:
     """If-Match and If-None-Match of a write, as apply decides them."""
     parsed = parse_write_condition(headers)
+    unwanted = "*" if parsed.must_not_exist else parsed.if_none_match
     return Condition(
         if_match=(parsed.if_match,) if parsed.if_match is not None else (),
-        if_none_match=("*",) if parsed.must_not_exist else (),
+        if_none_match=(unwanted,) if unwanted is not None else (),
     )
 
 

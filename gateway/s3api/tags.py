@@ -78,4 +78,4 @@ def parse_tagging_header(value: str) -> Tags:
         raise malformed from error
     if len({key for key, _ in pairs}) != len(pairs):
         raise malformed
-    return check_object_tags(pairs)
+    return check_object_tags(sorted(pairs))  # a set: shown in the order of its keys

@@ -78,7 +78,7 @@ def write_configuration(path: Path, port: int) -> None:
             "access_key": user.access_key,
             "secret_key": user.secret_key,
         }
-    found["s3 main"]["api_name"] = "us-east-1"
+    found["s3 main"]["api_name"] = "eu-central-1"  # us-east-1 is shown as no location
     found["s3 tenant"]["tenant"] = "testx"
     with path.open("w") as file:
         found.write(file)

@@ -116,12 +116,14 @@ def test_parse_write_condition_forms_of_s3_are_understood() -> None:
     assert parse({"if-match": ETAG}) == WriteCondition(if_match="abc-2")
     assert parse({"if-match": "*"}) == WriteCondition(if_match="*")
     assert not parse({"if-match": "*"}).is_empty
+    assert parse({"if-none-match": ETAG}) == WriteCondition(if_none_match="abc-2")
+    assert not parse({"if-none-match": ETAG}).is_empty
 
 
 @pytest.mark.parametrize(
     "headers",
     [
-        {"if-none-match": ETAG},
+        {"if-none-match": f'{ETAG}, "x"'},
         {"if-none-match": ""},
         {"if-match": ""},
         {"if-match": f'{ETAG}, "x"'},
