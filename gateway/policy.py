@@ -24,3 +24,10 @@ def authorise(user: User, action: str, bucket: Bucket | None) -> None:
         return
     if bucket.owner_id != user.user_id:
         raise S3Error("AccessDenied")
+
+
+def check_expected_owner(bucket: Bucket, expected: str | None) -> None:
+    """Raises AccessDenied when the client names another owner than the bucket's: it would read
+    from, or write to, a bucket that changed hands."""
+    if expected is not None and expected != bucket.owner_id:
+        raise S3Error("AccessDenied")

@@ -19,6 +19,7 @@ from astra.model import Versioning
 from astra.wire import Located
 from gateway.blob_read import cut_segments
 from gateway.checksums import ChecksumAlgorithm, Digests
+from gateway.policy import check_expected_owner
 from gateway.s3api.conditions import check_copy_source, parse_copy_conditions
 from gateway.s3api.errors import S3Error
 from gateway.s3api.names import CopySource, parse_copy_source
@@ -39,6 +40,8 @@ async def locate_source(request: S3Request, source: CopySource, *, with_data: bo
     NoSuchKey, NoSuchVersion, AccessDenied, InvalidRequest (a delete marker by its version id),
     PreconditionFailed."""
     action = "s3:GetObject" if source.version_id is None else "s3:GetObjectVersion"
+    bucket = await request.session.allow(source.bucket, action)
+    check_expected_owner(bucket, request.headers.get("x-amz-source-expected-bucket-owner"))
     try:
         located = await locate(
             request,

@@ -455,3 +455,17 @@ def test_part_copied_from_a_version_tells_which(s3: S3Client, versioned: str) ->
     )
     assert done["CopySourceVersionId"] == old
     assert done["CopyPartResult"]["ETag"] == md5(b"old")
+
+
+@pytest.mark.parametrize("header", ["ExpectedBucketOwner", "ExpectedSourceBucketOwner"])
+def test_copy_bucket_of_another_owner_than_expected_is_denied(
+    s3: S3Client, bucket: str, header: str
+) -> None:
+    s3.put_object(Bucket=bucket, Key="a", Body=b"x")
+    arguments: dict[str, Any] = {header: "somebody-else"}
+    source = {"Bucket": bucket, "Key": "a"}
+    refusal = refused(
+        lambda: s3.copy_object(Bucket=bucket, Key="b", CopySource=source, **arguments)
+    )
+    assert (refusal.status, refusal.code) == (403, "AccessDenied")
+    assert refused(lambda: s3.get_object(Bucket=bucket, Key="b")).code == "NoSuchKey"
