@@ -463,7 +463,7 @@ def test_copy_bucket_of_another_owner_than_expected_is_denied(
 ) -> None:
     s3.put_object(Bucket=bucket, Key="a", Body=b"x")
     arguments: dict[str, Any] = {header: "somebody-else"}
-    source = {"Bucket": bucket, "Key": "a"}
+    source = f"{bucket}/a"
     refusal = refused(
         lambda: s3.copy_object(Bucket=bucket, Key="b", CopySource=source, **arguments)
     )
