@@ -227,15 +227,26 @@ class DeleteAccessKey(Command, frozen=True, kw_only=True, array_like=True, tag="
 
 
 class SetHolders(Command, frozen=True, kw_only=True, array_like=True, tag="set-holders"):
-    """Repair: the blob's holders become `holders` if they still are `expected`."""
+    """Repair: the blob's holders become `holders` if they still are `expected`, and were last
+    changed at log index `expected_index` (None: whenever). Who holds it no longer has to delete
+    its copy (model.DROPPED). Refused: CONFLICT, also when a new holder still has to."""
 
     blob_id: str
     expected: tuple[str, ...]
     holders: tuple[str, ...]
+    expected_index: int | None = None
+
+
+class DropCopies(Command, frozen=True, kw_only=True, array_like=True, tag="drop-copies"):
+    """`node_id` has found copies of blobs that it is not a holder of: it has to delete them.
+    Those of which it is one by now, and those that are no more, are left as they are."""
+
+    node_id: str
+    blob_ids: tuple[str, ...]
 
 
 class ForgetGarbage(Command, frozen=True, kw_only=True, array_like=True, tag="forget-garbage"):
-    """`node_id` has deleted its copies of these blobs (or never had them)."""
+    """`node_id` has deleted its copies of these blobs (or never had them): garbage, or dropped."""
 
     node_id: str
     blob_ids: tuple[str, ...]
@@ -280,6 +291,7 @@ AnyCommand = (
     | SetHolders
     | AddHolder
     | ForgetGarbage
+    | DropCopies
     | PutNode
     | RemoveNode
 )

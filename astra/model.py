@@ -139,6 +139,7 @@ class Blob(Doc, frozen=True, array_like=True, kw_only=True):
     holders: tuple[str, ...]  # node ids; empty when inline
     is_inline: bool = False
     created_ms: int = 0
+    placed_index: int = 0  # log index of the last change of who holds it; 0: since it was added
 
 
 class Garbage(Doc, frozen=True, array_like=True, kw_only=True):
@@ -147,6 +148,12 @@ class Garbage(Doc, frozen=True, array_like=True, kw_only=True):
     holders: tuple[str, ...]
     since_ms: int
     size: int = 0
+
+
+class Dropped(Doc, frozen=True, array_like=True, kw_only=True):
+    """A copy that counts no more, of a blob that lives on elsewhere: that node deletes it."""
+
+    since_ms: int
 
 
 class Inline(Doc, frozen=True, array_like=True, kw_only=True):
@@ -230,6 +237,9 @@ PARTS = Table("parts", (("upload_id", Column.TEXT), ("number", Column.INTEGER)),
 BLOBS = Table("blobs", (("blob_id", Column.TEXT),), Blob)
 INLINE = Table("inline_data", (("blob_id", Column.TEXT),), Inline)
 GARBAGE = Table("garbage", (("blob_id", Column.TEXT),), Garbage)
+# By node first, so that each node reads its own. While the row is there, that node is no holder
+# of the blob and cannot become one.
+DROPPED = Table("dropped", (("node_id", Column.TEXT), ("blob_id", Column.TEXT)), Dropped)
 REQUESTS = Table("requests", (("request_id", Column.TEXT),), Remembered)
 # Request ids by log index, so that old ones are forgotten in order.
 REQUEST_ORDER = Table(
@@ -247,7 +257,7 @@ COMPLETION_ORDER = Table(
 TABLES: Final[tuple[Table[Doc], ...]] = (
     MARKS, USERS, ACCESS_KEYS, NODES, BUCKETS, OBJECTS, VERSIONS, NULL_VERSIONS, MANIFESTS,
     UPLOADS, PARTS, BLOBS, INLINE, GARBAGE, REQUESTS, REQUEST_ORDER,
-    COMPLETIONS, COMPLETION_ORDER,
+    COMPLETIONS, COMPLETION_ORDER, DROPPED,
 )  # fmt: skip
 
 ORDER_MAX: Final = 2**62

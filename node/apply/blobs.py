@@ -3,8 +3,12 @@
 Rules of this file: `Blob.references` is the number of extents, of versions and of parts, that
 name the blob, exactly; it never goes below zero and a row with zero is never left behind. In
 the very command that takes the last reference away the blob becomes garbage (or, inline, is
-gone), so that nothing can leak between two commands. Only here are BLOBS, INLINE and GARBAGE
-written.
+gone), so that nothing can leak between two commands. Only here are BLOBS, INLINE, GARBAGE and
+DROPPED written.
+
+A copy that is dropped from a living blob gets a row in DROPPED. Only the node itself takes the
+row away, after it has deleted its copy; until then it cannot become a holder again. So no copy
+that counts can be the one that is being deleted.
 
 Protection against committing a blob twice: within REQUEST_WINDOW log indexes the request id
 does it. A blob placed longer ago than `_FRESH_MS` may have outlived its request id, and is
@@ -19,11 +23,22 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from astra.commands import AddHolder, Done, ForgetGarbage, NewBlob, SetHolders
+from astra.commands import AddHolder, Done, DropCopies, ForgetGarbage, NewBlob, SetHolders
 from astra.constants import BLOB_COMMIT_AGE_MS_MAX, INLINE_BYTES_MAX
 from astra.errors import RefusalCode, invariant
-from astra.model import BLOBS, GARBAGE, INLINE, Blob, Extent, Garbage, Inline
-from node.apply.state import Turn, refuse_unless
+from astra.model import (
+    BLOBS,
+    DROPPED,
+    GARBAGE,
+    INLINE,
+    Blob,
+    Dropped,
+    Extent,
+    Garbage,
+    Inline,
+    Key,
+)
+from node.apply.state import Turn, is_text, refuse_unless
 
 _BLOB_ID_LENGTH: Final = 32  # 12 hex digits of milliseconds, 20 of randomness
 _TIME_DIGITS: Final = 12
@@ -150,38 +165,65 @@ async def _discard_also(turn: Turn, blob_id: str, node_ids: Iterable[str]) -> No
 
 
 async def set_holders(turn: Turn, command: SetHolders) -> Done:
-    """Refused CONFLICT when somebody else changed the holders. The copies of a blob that is
-    garbage by now become garbage as well."""
+    """Refused CONFLICT when somebody else changed the holders, or a new one still has to delete
+    an older copy. The copies of a blob that is garbage by now become garbage as well."""
     refuse_unless(bool(command.holders), RefusalCode.INVALID_ARGUMENT, "somebody must hold it")
+    _check_names(command.holders)
     blob = await turn.batch.get(BLOBS, (command.blob_id,))
     if blob is None:
         await _discard_also(turn, command.blob_id, command.holders)
         return Done()
     refuse_unless(not blob.is_inline, RefusalCode.INVALID_ARGUMENT, "an inline blob")
     is_expected = set(blob.holders) == set(command.expected)
+    if command.expected_index is not None:
+        is_expected = is_expected and blob.placed_index == command.expected_index
     refuse_unless(is_expected, RefusalCode.CONFLICT, "the holders have changed")
     holders = tuple(dict.fromkeys(command.holders))
-    await turn.batch.put(BLOBS, (command.blob_id,), replace(blob, holders=holders))
+    new = [holder for holder in holders if holder not in blob.holders]
+    is_free = not await _is_dropped(turn, command.blob_id, new)
+    refuse_unless(is_free, RefusalCode.CONFLICT, "a new holder has an older copy to delete")
+    for holder in blob.holders:
+        if holder not in holders:
+            await _drop(turn, command.blob_id, holder)
+    await _place(turn, command.blob_id, blob, holders)
     return Done()
 
 
 async def add_holder(turn: Turn, command: AddHolder) -> Done:
-    """Idempotent. A copy of a blob that is garbage by now becomes garbage as well."""
-    blob = await turn.batch.get(BLOBS, (command.blob_id,))
+    """Idempotent. A copy of a blob that is garbage by now becomes garbage as well; a copy that
+    its node has to delete stays one."""
+    _check_names((command.node_id,))
+    blob_id, node_id = command.blob_id, command.node_id
+    blob = await turn.batch.get(BLOBS, (blob_id,))
     if blob is None:
-        await _discard_also(turn, command.blob_id, (command.node_id,))
-    elif not blob.is_inline and command.node_id not in blob.holders:
-        holders = (*blob.holders, command.node_id)
-        await turn.batch.put(BLOBS, (command.blob_id,), replace(blob, holders=holders))
+        await _discard_also(turn, blob_id, (node_id,))
+        return Done()
+    is_new = not blob.is_inline and node_id not in blob.holders
+    if is_new and not await _is_dropped(turn, blob_id, [node_id]):
+        await _place(turn, blob_id, blob, (*blob.holders, node_id))
+    return Done()
+
+
+async def drop_copies(turn: Turn, command: DropCopies) -> Done:
+    """Idempotent. Counts as a change of the holders, so that whoever is about to make this node
+    one of them, on the strength of that copy, has to look again."""
+    node_id = command.node_id
+    _check_names((node_id,))
+    for blob_id in filter(is_blob_id, dict.fromkeys(command.blob_ids)):
+        blob = await turn.batch.get(BLOBS, (blob_id,))
+        if blob is None or blob.is_inline or node_id in blob.holders:
+            continue
+        if not await _is_dropped(turn, blob_id, [node_id]):
+            await _drop(turn, blob_id, node_id)
+            await _place(turn, blob_id, blob, blob.holders)
     return Done()
 
 
 async def forget_garbage(turn: Turn, command: ForgetGarbage) -> Done:
-    """Idempotent. The row goes with the last holder."""
-    rows = await turn.batch.get_many(
-        GARBAGE, [(blob_id,) for blob_id in command.blob_ids if is_blob_id(blob_id)]
-    )
-    for row, garbage in rows.items():
+    """Idempotent. A row of garbage goes with the last holder."""
+    _check_names((command.node_id,))
+    rows = [(blob_id,) for blob_id in command.blob_ids if is_blob_id(blob_id)]
+    for row, garbage in (await turn.batch.get_many(GARBAGE, rows)).items():
         if garbage is None or command.node_id not in garbage.holders:
             continue
         left = tuple(holder for holder in garbage.holders if holder != command.node_id)
@@ -189,4 +231,28 @@ async def forget_garbage(turn: Turn, command: ForgetGarbage) -> Done:
             await turn.batch.put(GARBAGE, row, replace(garbage, holders=left))
         else:
             await turn.batch.delete(GARBAGE, row)
+    copies: list[Key] = [(command.node_id, *row) for row in rows]
+    for copy, dropped in (await turn.batch.get_many(DROPPED, copies)).items():
+        if dropped is not None:
+            await turn.batch.delete(DROPPED, copy)
     return Done()
+
+
+async def _place(turn: Turn, blob_id: str, blob: Blob, holders: tuple[str, ...]) -> None:
+    placed = replace(blob, holders=holders, placed_index=turn.index)
+    await turn.batch.put(BLOBS, (blob_id,), placed)
+
+
+async def _drop(turn: Turn, blob_id: str, node_id: str) -> None:
+    await turn.batch.put(DROPPED, (node_id, blob_id), Dropped(since_ms=turn.now_ms))
+
+
+async def _is_dropped(turn: Turn, blob_id: str, node_ids: Sequence[str]) -> bool:
+    """Whether one of these nodes still has to delete a copy."""
+    rows = await turn.batch.get_many(DROPPED, [(node_id, blob_id) for node_id in node_ids])
+    return any(row is not None for row in rows.values())
+
+
+def _check_names(node_ids: Iterable[str]) -> None:
+    are_names = all(is_text(node_id) for node_id in node_ids)
+    refuse_unless(are_names, RefusalCode.INVALID_ARGUMENT, "not a node id")

@@ -28,6 +28,7 @@ from astra.commands import (
     DeleteBucket,
     DeleteObjects,
     Done,
+    DropCopies,
     ForgetGarbage,
     Proposal,
     PutNode,
@@ -193,6 +194,8 @@ async def _perform(turn: Turn, command: AnyCommand) -> Result:
             return await blobs.set_holders(turn, command)
         case ForgetGarbage():
             return await blobs.forget_garbage(turn, command)
+        case DropCopies():
+            return await blobs.drop_copies(turn, command)
         case PutNode():
             return await nodes.put_node(turn, command)
         case RemoveNode():

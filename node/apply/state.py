@@ -15,6 +15,7 @@ from astra.errors import RefusalCode, Refused
 from astra.model import (
     BLOBS,
     BUCKETS,
+    DROPPED,
     GARBAGE,
     MARKS,
     NULL_VERSIONS,
@@ -36,7 +37,17 @@ ORDERS_PER_INDEX: Final = 1024  # so a command has room for DELETE_KEYS_MAX vers
 
 # Small documents that commands of one batch ask for again and again.
 _CACHED: Final = frozenset(
-    table.name for table in (REQUESTS, BUCKETS, OBJECTS, NULL_VERSIONS, UPLOADS, BLOBS, GARBAGE)
+    table.name
+    for table in (
+        REQUESTS,
+        BUCKETS,
+        OBJECTS,
+        NULL_VERSIONS,
+        UPLOADS,
+        BLOBS,
+        GARBAGE,
+        DROPPED,
+    )
 )
 
 
