@@ -19,7 +19,7 @@ import msgspec
 from tests.support.clients import Clients, Target, make_clients
 from tests.support.ports import free_port
 from tests.support.procs import Proc, family, seen
-from tests.support.services import ROOT, Services
+from tests.support.services import ROOT, Backends, Services
 from tests.support.wait import wait_until
 
 Backend = Literal["embedded", "services"]
@@ -37,6 +37,9 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     id: int | str
     role: str
     pid: int | None = None
+    commit: int = 0
+    applied: int = 0
+    health: str = ""
 
 
 class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,6 +201,12 @@ class Cluster:
 
         wait_until(look, HEALTHY_SECONDS, f"a node with the role {role}")
         return found[0]
+
+    @property
+    def backends(self) -> Backends:
+        """The servers of this cluster alone; for the services backend."""
+        assert self._services is not None, "an embedded cluster has no servers"
+        return msgspec.json.decode(self._services.read_bytes(), type=Backends)
 
     def pids(self) -> list[int]:
         """Process ids of nodes and gateway workers, without the supervisor."""

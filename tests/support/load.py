@@ -8,7 +8,7 @@ answer can be judged without a global order:
 - A list that began after a key was acknowledged, and that no delete may have touched, has it.
 - A refusal (4xx) is never right here: all requests are well-formed and allowed.
 
-The clients never retry, so that what a user would see is counted.
+The clients never retry (unless told to), so that what a user would see is counted.
 """
 
 import hashlib
@@ -97,9 +97,15 @@ class Load:
     """Writers and readers on one bucket; use `running` and then `verify`."""
 
     def __init__(
-        self, target: Target, *, writers: int = 4, keys_each: int = 5, pause_s: float = 0.0
+        self,
+        target: Target,
+        *,
+        writers: int = 4,
+        keys_each: int = 5,
+        pause_s: float = 0.0,
+        config: Config | None = None,
     ) -> None:
-        self._client = boto3_client(target, one_try())
+        self._client = boto3_client(target, config or one_try())
         self.bucket = new_bucket(self._client, "load")
         self._pause_s = pause_s
         self._stop = threading.Event()
