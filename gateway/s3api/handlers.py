@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from gateway.s3api.acl import get_bucket_acl, get_object_acl, put_bucket_acl, put_object_acl
 from gateway.s3api.bucket import create_bucket, delete_bucket, get_bucket_location, head_bucket
 from gateway.s3api.bucket_config import (
     delete_bucket_tagging,
@@ -45,10 +46,12 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "DeleteObject": delete_object,
     "DeleteObjectTagging": delete_object_tagging,
     "DeleteObjects": delete_objects,
+    "GetBucketAcl": get_bucket_acl,
     "GetBucketLocation": get_bucket_location,
     "GetBucketTagging": get_bucket_tagging,
     "GetBucketVersioning": get_bucket_versioning,
     "GetObject": get_object,
+    "GetObjectAcl": get_object_acl,
     "GetObjectAttributes": get_object_attributes,
     "GetObjectTagging": get_object_tagging,
     "HeadBucket": head_bucket,
@@ -59,9 +62,11 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "ListObjects": list_objects,
     "ListObjectsV2": list_objects_v2,
     "ListParts": list_parts,
+    "PutBucketAcl": put_bucket_acl,
     "PutBucketTagging": put_bucket_tagging,
     "PutBucketVersioning": put_bucket_versioning,
     "PutObject": put_object,
+    "PutObjectAcl": put_object_acl,
     "PutObjectTagging": put_object_tagging,
     "UploadPart": upload_part,
     "UploadPartCopy": upload_part_copy,

@@ -7,8 +7,7 @@ Rules: data only, no IO. A row says which query parameters and headers select it
 router. `implemented` is the only switch between a handler and 501.
 Invariants (tests hold them): names are unique; no two rows are selected by the same request,
 except the retired names, which say so in `alias_of`; every operation of botocore is here.
-Source: AWS "Amazon S3 API Reference"; IAM actions: "Actions, resources and condition keys for
-Amazon S3" in the Service Authorization Reference.
+Source: AWS "Amazon S3 API Reference"; actions: "Service Authorization Reference", Amazon S3.
 """
 
 from collections.abc import Mapping
@@ -219,7 +218,7 @@ _BUCKET_ROWS: Final = (
         "AccelerateConfiguration",
         verbs="Get Put",
     ),
-    *_config("BucketAcl", "acl", "BucketAcl", verbs="Get Put"),
+    *_config("BucketAcl", "acl", "BucketAcl", verbs="Get Put", done=True),
     *_config("BucketCors", "cors", "BucketCORS"),
     *_config("BucketEncryption", "encryption", "EncryptionConfiguration"),
     *_config("BucketLogging", "logging", "BucketLogging", verbs="Get Put"),
@@ -419,6 +418,7 @@ _OBJECT_ROWS: Final = (
             optional="versionId",
             version_action=f"{verb}ObjectVersionAcl",
             body=_XML if verb == "Put" else Body.NONE,
+            done=True,
         )
         for verb in ("Get", "Put")
     ),

@@ -39,6 +39,7 @@ from gateway.s3api.documents import (
 from gateway.s3api.names import unquote_etag, url_encode
 from gateway.s3api.xmltext import XML_DECLARATION, escape
 
+_XSI: Final = "http://www.w3.org/2001/XMLSchema-instance"
 NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 # What url-decoding would change, or XML cannot hold.
@@ -404,3 +405,13 @@ def render_tagging(tags: Sequence[tuple[str, str]]) -> bytes:
         f"<Tag><Key>{escape(key)}</Key><Value>{escape(value)}</Value></Tag>" for key, value in tags
     )
     return _document("Tagging", f"<TagSet>{listed}</TagSet>")
+
+
+def render_acl(owner: Owner) -> bytes:
+    """AccessControlPolicy: the owner, and nobody else, may do everything."""
+    grantee = _owner(owner, "Grantee").replace(
+        "<Grantee>", f'<Grantee xmlns:xsi="{_XSI}" xsi:type="CanonicalUser">', 1
+    )
+    grant = f"<Grant>{grantee}<Permission>FULL_CONTROL</Permission></Grant>"
+    granted = f"<AccessControlList>{grant}</AccessControlList>"
+    return _document("AccessControlPolicy", _owner(owner), granted)

@@ -467,6 +467,18 @@ def test_render_tagging_parses_with_the_sdk() -> None:
     assert _parse("GetBucketTagging", xmlwriter.render_tagging([])) == {"TagSet": []}
 
 
+def test_render_acl_parses_with_the_sdk() -> None:
+    owner = {"ID": "u&1", "DisplayName": "<Grantee>"}
+    parsed = _parse(
+        "GetObjectAcl", xmlwriter.render_acl(doc.Owner(owner_id="u&1", display_name="<Grantee>"))
+    )
+    grantee = {**owner, "Type": "CanonicalUser"}
+    assert parsed == {
+        "Owner": owner,
+        "Grants": [{"Grantee": grantee, "Permission": "FULL_CONTROL"}],
+    }
+
+
 @pytest.mark.parametrize("key_start", ["photos/2024/", "fotos/été 2024/"])
 def test_render_objects_v2_of_a_thousand_keys_is_fast(key_start: str) -> None:
     entries = [
