@@ -1,16 +1,24 @@
-"""Who is in the cluster, where, and how it is doing: from the reports each node sends.
+"""Who is in the cluster, where, and how it is doing.
 
-`ClusterMap` is values and rules, the time is given. `Reporter` is its shell: it sends this
-node's report to every other node about once a second. A node that is silent for longer than
-`silence_ms` counts as down: it gets no new blobs, and is read from last.
+`ClusterMap` is values and rules, the time is given. Who is a member is metadata (the table NODES,
+handed in by `set_members`); the settings only name seeds. How members are doing comes from the
+reports that each node sends about once a second (`Reporter`). A node that is silent for longer
+than `silence_ms` counts as down: it gets no new blobs, and is read from last.
+
+Rules
+- Until NODES names this node (a cluster that starts, a node that joins) the seeds count as members.
+- Addresses: the newest report, else the newest change of NODES, else the seed. A restarted process
+  believes its settings before its tables, because tables may be older than a move.
+- Reports of strangers are not believed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from astra.model import NodeInfo, NodeState
 from astra.net import Dialer
 from astra.ports import Clock
 from astra.wire import HolderRef, NodeReport
@@ -20,22 +28,82 @@ _EAGER_REPORTS: Final = 10
 
 
 class ClusterMap:
-    """The newest report of each node. Event loop only."""
+    """The members, and the newest report of each. Event loop only."""
 
     def __init__(
         self, *, node_id: str, address: str, peers: Mapping[str, str], clock: Clock, silence_ms: int
     ) -> None:
         self.node_id = node_id
-        self._addresses = {**peers, node_id: address}
+        self._seeds = {**peers, node_id: address}
+        self._addresses = dict(self._seeds)
         self._clock = clock
         self._silence_ms = silence_ms
         self._reports: dict[str, tuple[NodeReport, int]] = {}
+        self._nodes: dict[str, NodeInfo] = {}
+        self._was_member = False
+        self.in_log: frozenset[str] = frozenset()  # who gets Raft messages; the others get notices
+
+    # --- members ---
+
+    def set_members(self, nodes: Iterable[NodeInfo]) -> None:
+        """The table NODES, whole, each time that it may have changed."""
+        before, self._nodes = self._nodes, {node.node_id: node for node in nodes}
+        self._was_member = self._was_member or self.node_id in self._nodes
+        for node_id in before.keys() - self._nodes.keys() - {self.node_id}:
+            self._addresses.pop(node_id, None)
+            self._reports.pop(node_id, None)
+        for node_id, node in self._nodes.items():
+            known = before[node_id].address if node_id in before else self._addresses.get(node_id)
+            is_news = known is None or (node_id in before and known != node.address)
+            if is_news and node_id != self.node_id:
+                self._addresses[node_id] = node.address
+
+    def members(self) -> list[NodeInfo]:
+        """By node id. While nothing is recorded yet: the seeds, active."""
+        if self._was_member:
+            return [self._nodes[node_id] for node_id in sorted(self._nodes)]
+        return [
+            NodeInfo(node_id=node_id, address=self._seeds[node_id])
+            for node_id in sorted(self._seeds)
+        ]
+
+    def node_ids(self) -> list[str]:
+        """Of the members."""
+        return sorted(self._nodes if self._was_member else self._seeds)
+
+    def is_member(self, node_id: str) -> bool:
+        return node_id in (self._nodes if self._was_member else self._seeds)
+
+    def recorded(self, node_id: str) -> NodeInfo | None:
+        """Its row of NODES."""
+        return self._nodes.get(node_id)
+
+    def is_draining(self, node_id: str) -> bool:
+        """Gets no new blobs; its copies move to other nodes."""
+        node = self._nodes.get(node_id)
+        return node is not None and node.state is NodeState.DRAINING
+
+    @property
+    def is_removed(self) -> bool:
+        """This node was a member and is none any more."""
+        return self._was_member and self.node_id not in self._nodes
+
+    @property
+    def seeds(self) -> Mapping[str, str]:
+        """The addresses of the settings, this node's included."""
+        return self._seeds
+
+    def followers(self) -> list[str]:
+        """Members outside of the Raft group: they get committed entries as notices."""
+        return [n for n in self.node_ids() if n not in self.in_log and n != self.node_id]
+
+    # --- reports ---
 
     def note(self, report: NodeReport) -> None:
-        """A report that has arrived. Nodes that are not in the settings are not believed."""
-        if report.node_id in self._addresses:
+        """A report that has arrived."""
+        if self.is_member(report.node_id):
             self._reports[report.node_id] = (report, self._clock.monotonic_ms())
-            if report.node_id != self.node_id:
+            if report.node_id != self.node_id and report.address:
                 self._addresses[report.node_id] = report.address
 
     def forget(self, node_id: str) -> None:
@@ -48,12 +116,13 @@ class ClusterMap:
         oldest = self._clock.monotonic_ms() - self._silence_ms
         return [self._reports[n][0] for n in sorted(self._reports) if self._reports[n][1] >= oldest]
 
+    def placeable_reports(self) -> list[NodeReport]:
+        """Of the live members that may get new blobs."""
+        return [each for each in self.live_reports() if not self.is_draining(each.node_id)]
+
     def is_live(self, node_id: str) -> bool:
         entry = self._reports.get(node_id)
         return entry is not None and entry[1] >= self._clock.monotonic_ms() - self._silence_ms
-
-    def node_ids(self) -> list[str]:
-        return sorted(self._addresses)
 
     def silent_nodes(self) -> list[str]:
         return [node_id for node_id in self.node_ids() if not self.is_live(node_id)]
@@ -85,13 +154,11 @@ class Reporter:
         *,
         dialer: Dialer,
         cluster: ClusterMap,
-        peers: Mapping[str, str],
         make_report: Callable[[], Awaitable[NodeReport]],
         interval_s: float,
     ) -> None:
         self._dialer = dialer
         self._cluster = cluster
-        self._peers = peers
         self._make_report = make_report
         self._interval_s = interval_s
 
@@ -107,8 +174,9 @@ class Reporter:
     async def send_once(self) -> None:
         report = await self._make_report()
         self._cluster.note(report)
-        for address in self._peers.values():
-            self._dialer.control(address).send(report)
+        others = [node_id for node_id in self._cluster.node_ids() if node_id != report.node_id]
+        for ref in self._cluster.refs(others):
+            self._dialer.control(ref.address).send(report)
 
 
 def describe_lag(peers: Mapping[str, PeerStatus], last_index: int) -> list[str]:

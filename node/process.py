@@ -118,7 +118,6 @@ class NodeProcess:
         self._reporter = Reporter(
             dialer=parts.dialer,
             cluster=parts.cluster,
-            peers=settings.other_peers(),
             make_report=self._health.make_report,
             interval_s=settings.report_interval_s,
         )

@@ -54,7 +54,7 @@ class UploadService:
 
     def _place_one(self, size: int) -> Placement:
         blob_id = f"{self._clock.wall_ms():012x}{self._rng.randbytes(10).hex()}"
-        holders = place_blob(self._cluster.live_reports(), self._cluster.node_id, size)
+        holders = place_blob(self._cluster.placeable_reports(), self._cluster.node_id, size)
         if not holders:
             raise Unavailable("no node has room for the blob")
         return Placement(blob_id=blob_id, holders=self._cluster.refs(holders))
