@@ -30,12 +30,13 @@ from astra.ports import Clock
 from astra.wire import Entry, Membership, RaftMessage
 from node.raft.config import RaftConfig
 from node.raft.core import RaftCore
+from node.raft.driverview import DriverView
 from node.raft.ports import Apply, Send, Snapshots
 from node.raft.storage import RaftStorage
 from node.raft.types import (
     LogWrite,
     NeedEntries,
-    RaftStatus,
+    RaftState,
     Ready,
     Rng,
     Role,
@@ -53,7 +54,7 @@ PROPOSALS_MAX = 16_384
 MESSAGES_PER_TURN_MAX = 1024
 
 
-class RaftDriver:
+class RaftDriver(DriverView):
     """`apply` gets every committed entry once per process life in order (NOOP and CONFIG too) and
     returns one result per entry; it must store the applied index in the same transaction.
     `on_fatal` is called once when disk or invariant failed: the process must stop.
@@ -75,6 +76,7 @@ class RaftDriver:
         on_role: Callable[[SoftState], None] | None = None,
         group: int = 0,
     ) -> None:
+        super().__init__()
         self._node_id = node_id
         self._group = group
         self._config = config
@@ -86,14 +88,12 @@ class RaftDriver:
         self._rng = rng
         self._on_fatal = on_fatal
         self._on_role = on_role
-        self._core: RaftCore | None = None
         self._main: asyncio.Task[None] | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_scheduled = False
         self._tick_is_due = False
         self._accepts = False
-        self._is_dead = False
         self._inbox: deque[RaftMessage] = deque()
         self._proposals: deque[tuple[bytes | Membership, Result]] = deque()
         self._waiting = ProposalWaiters()
@@ -113,10 +113,16 @@ class RaftDriver:
     async def start(self, applied_index: int, bootstrap: Membership) -> None:
         """Loads the log and starts. `bootstrap` is used only by a database without a log; a node
         that is to be added later passes Membership(voters=()). Raises DamagedLog."""
-        invariant(self._core is None, "a driver starts once")
         await self._storage.initialize(bootstrap)
-        tail_bytes_max = self._config.memory_bytes_max // 2
-        state = await self._storage.load(applied_index, tail_bytes_max)
+        self.begin(applied_index, await self.load(applied_index))
+
+    async def load(self, applied_index: int) -> RaftState:
+        """The log as it is stored, for `begin`. Raises DamagedLog."""
+        return await self._storage.load(applied_index, self._config.memory_bytes_max // 2)
+
+    def begin(self, applied_index: int, state: RaftState) -> None:
+        """Starts with a log that was loaded before."""
+        invariant(self._core is None, "a driver starts once")
         self._core = RaftCore(
             node_id=self._node_id,
             group=self._group,
@@ -147,9 +153,7 @@ class RaftDriver:
         if self._core is not None and not self._is_dead:
             try:
                 async with asyncio.timeout(timeout_s):
-                    await self._watchers.until(
-                        lambda: not self._proposals and not len(self._waiting)
-                    )
+                    await self._watchers.until(self._is_drained)
                     await self._hand_over(self._core)
             except (TimeoutError, AstraError):
                 pass  # the others will notice by their election timeout
@@ -308,8 +312,10 @@ class RaftDriver:
         after, self._after_persist = self._after_persist, []
         write = merge_writes(writes)
         self._is_writing = True
+        began_ms = self._clock.monotonic_ms()
         async with self._storage_lock:
             await self._storage.append(write.hard_state, write.truncate_from, write.entries)
+        self.write_ms.add(self._clock.monotonic_ms() - began_ms)
         self._is_writing = False
         if self._core is None or self._is_dead:
             return
@@ -470,30 +476,3 @@ class RaftDriver:
         if self._core is None or not self._accepts:
             raise Unavailable("this node is starting or stopping")
         return self._core
-
-    def status(self) -> RaftStatus:
-        """Raises Unavailable before start."""
-        if self._core is None:
-            raise Unavailable("this node is starting")
-        return self._core.status()
-
-    @property
-    def is_leader(self) -> bool:
-        core = self._core
-        return core is not None and core.role is Role.LEADER and not self._is_dead
-
-    @property
-    def leader(self) -> str | None:
-        return self._core.leader_id if self._core is not None else None
-
-    @property
-    def term(self) -> int:
-        return self._core.term if self._core is not None else 0
-
-    @property
-    def commit_index(self) -> int:
-        return self._core.commit_index if self._core is not None else 0
-
-    @property
-    def applied_index(self) -> int:
-        return self._core.applied_index if self._core is not None else 0
