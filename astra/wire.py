@@ -15,7 +15,7 @@ import enum
 import msgspec
 
 from astra.commands import AnyCommand, Result
-from astra.model import AccessKey, Bucket, ObjectVersion, Part, Upload, User, Versioning
+from astra.model import AccessKey, Bucket, NodeInfo, ObjectVersion, Part, Upload, User, Versioning
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
@@ -482,6 +482,7 @@ class NodeReport(Wire, frozen=True, kw_only=True, tag="report"):
     read_mib_per_s: float = 0.0  # measured, moving average; 0 unknown
     applied_index: int = 0
     writable: bool = True
+    log_write_ms: float = 0.0  # median of its durable log writes; 0 unknown
 
 
 class FetchEntries(Wire, frozen=True, kw_only=True, tag="fetch-entries"):
@@ -537,6 +538,60 @@ class TransferLeadership(Wire, frozen=True, kw_only=True, tag="transfer"):
     to: str
 
 
+# --- members: asked of the leader by the command line, and by nodes that hear nobody ------------
+
+
+class ListMembers(Wire, frozen=True, kw_only=True, tag="list-members"):
+    pass
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    node: NodeInfo
+    part: str  # in the log: voter, learner, follower (gets notices)
+    is_live: bool
+    applied_index: int = 0
+
+
+class MemberList(Wire, frozen=True, kw_only=True, tag="members"):
+    leader: str
+    members: tuple[Member, ...]
+
+
+class AddMember(Wire, frozen=True, kw_only=True, tag="add-member"):
+    """The node may join; also tells a new address or zone. Idempotent."""
+
+    node_id: str
+    address: str
+    zone: str = ""
+
+
+class DrainMember(Wire, frozen=True, kw_only=True, tag="drain-member"):
+    """No new blobs for this node; its copies move off. `undo`: it is active again. Idempotent."""
+
+    node_id: str
+    undo: bool = False
+
+
+class RemoveMember(Wire, frozen=True, kw_only=True, tag="remove-member"):
+    """Out of the cluster. Refused while blobs name it, unless `force`. Idempotent."""
+
+    node_id: str
+    force: bool = False
+
+
+class CountHeld(Wire, frozen=True, kw_only=True, tag="count-held"):
+    """How many blobs name this node as a holder? One bounded page of the answer."""
+
+    node_id: str
+    after: str = ""
+
+
+class HeldCount(Wire, frozen=True, kw_only=True, tag="held-count"):
+    blobs: int
+    bytes: int
+    resume: str = ""  # what to pass as `after` for the next page; "": this was the last
+
+
 class PeerQuery(Wire, frozen=True, kw_only=True, tag="peer-query"):
     """The broadcast query: the leader's store fails, so another node answers from its own,
     if it has applied at least `applied_index`."""
@@ -557,6 +612,7 @@ Message = (
     | CheckBlobs | BlobsHeld | ReportBadBlob | RepairBlob
     | NodeReport | FetchEntries | EntryBatch | FetchSnapshot | SnapshotHead | SnapshotPiece
     | GetStatus | NodeStatus | TransferLeadership | PeerQuery
+    | ListMembers | MemberList | AddMember | DrainMember | RemoveMember | CountHeld | HeldCount
 )  # fmt: skip
 
 HandshakeMessage = Hello | Challenge | Proof | Welcome | Failure
