@@ -1,15 +1,17 @@
 # The two commands of the README are `make run` and `make test`; `make help` lists all.
 SHELL := /bin/sh
 PYTHON := .venv/bin/python
+SEEDS ?= 1:200
 ARGS ?=
 
-.PHONY: help run test check format bench clean
+.PHONY: help run test check format bench sim clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make run    start an embedded cluster on 127.0.0.1:9000 (ARGS="--listen ... --data ...")'
 	@echo 'make test   install what the tests need and run them all (ARGS="-k name" narrows)'
 	@echo 'make check  formatting, lint, types and import rules'
+	@echo 'make sim    simulate whole clusters under faults (SEEDS=1:200)'
 	@echo 'make bench  measure speed and memory (ARGS="...")'
 	@echo 'make clean  delete .venv, caches and test servers'
 
@@ -33,6 +35,9 @@ format: .venv/test.stamp
 
 bench: .venv/test.stamp
 	@exec $(PYTHON) -m bench $(ARGS)
+
+sim: .venv/test.stamp
+	@exec $(PYTHON) -m tests.sim --regressions $(SEEDS)
 
 .venv/run.stamp: requirements/run.txt scripts/venv scripts/python
 	@scripts/venv run

@@ -1,0 +1,102 @@
+"""The command: `python -m tests.sim 1:200`, `python -m tests.sim --seed 17 --story`.
+
+Exit code 1 when a seed broke a promise. Runs itself again with a fixed hash seed, because the
+witness hashes keys with hash().
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from tests.sim.run import Outcome, run_seed
+
+REGRESSIONS: Final = Path(__file__).with_name("regressions.txt")
+PROGRESS_S: Final = 10.0
+
+
+def main() -> int:
+    options = parse()
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, "-m", "tests.sim", *sys.argv[1:]])
+    if options.seed is not None:
+        outcome = run_seed(options.seed, story=options.story)
+        tell(outcome)
+        return 1 if outcome.error else 0
+    seeds = list(regressions()) if options.regressions else []
+    for text in options.seeds:
+        seeds += parse_range(text)
+    return run_many(seeds, options.jobs)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
+    parser.add_argument("seeds", nargs="*", help="FIRST:LAST or single numbers")
+    parser.add_argument("--seed", type=int, help="one seed, told in full")
+    parser.add_argument(
+        "--story", action="store_true", help="with --seed: every event and log line"
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--regressions", action="store_true", help="the seeds that found bugs")
+    return parser.parse_args()
+
+
+def parse_range(text: str) -> Iterable[int]:
+    first, _, last = text.partition(":")
+    return range(int(first), int(last or first) + 1)
+
+
+def regressions() -> Iterable[int]:
+    for line in REGRESSIONS.read_text().splitlines():
+        words = line.split("#")[0].split()
+        if words:
+            yield int(words[0])
+
+
+def run_many(seeds: list[int], jobs: int) -> int:
+    started = told = time.monotonic()
+    done = failed = operations = undecided = 0
+    with multiprocessing.get_context("fork").Pool(jobs, initializer=gc.freeze) as pool:
+        for outcome in pool.imap_unordered(run_seed, seeds, chunksize=4 if len(seeds) > 50 else 1):
+            done += 1
+            operations += outcome.answered + outcome.unanswered
+            undecided += outcome.undecided
+            if outcome.error:
+                failed += 1
+                tell(outcome)
+            now = time.monotonic()
+            if now - told > PROGRESS_S or done == len(seeds):
+                told = now
+                rate = done / (now - started)
+                print(
+                    f"{done}/{len(seeds)} seeds, {failed} failed, {operations} operations, "
+                    f"{undecided} keys undecided, {rate:.1f} seeds/s",
+                    flush=True,
+                )
+    return 1 if failed else 0
+
+
+def tell(outcome: Outcome) -> None:
+    if outcome.story:
+        print("\n".join(outcome.story))
+    verdict = outcome.error or "every promise was kept"
+    print(f"seed {outcome.seed}: {verdict}")
+    print(
+        f"  {outcome.answered} answered and {outcome.unanswered} unanswered operations in "
+        f"{outcome.virtual_s:.1f} s of virtual time and {outcome.cpu_s:.2f} s of CPU time, "
+        f"fingerprint {outcome.fingerprint}"
+    )
+    if outcome.error:
+        print(f"  again: python -m tests.sim --seed {outcome.seed} --story", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
