@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import wrk
+from bench.baselines import warm_memory
 from bench.large import get_large, put_large
 from bench.listing import listings
 from bench.memory import memory
@@ -28,6 +29,7 @@ from bench.transfer import TransferFailed
 from bench.world import World
 
 _LOAD_MAX = 0.5
+_WARM_BYTES = 6 * 1024**3
 
 CASES: dict[str, Callable[[World], list[Row]]] = {
     "get-small": lambda world: [get_small(world)],
@@ -77,6 +79,8 @@ def main() -> int:
     print(f"{os.cpu_count()} cores, load {load:.2f}, {options.workers} gateway worker(s)")
     if load > _LOAD_MAX:
         print("this machine is busy with something else: the ratios below are unsure")
+    size = min(_WARM_BYTES, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    print(f"touched {size >> 20} MiB of memory in {warm_memory(size):.0f} s", flush=True)
     rows = measure(options)
     if options.json:
         options.json.write_text(json.dumps([row.as_dict() for row in rows], indent=2) + "\n")
