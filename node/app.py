@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, Protocol
 
@@ -18,7 +18,6 @@ from astra.errors import ConfigError, Fatal, ForeignDirectory
 from astra.log import configure_logging, get_logger
 from astra.net import Dialer, Routes
 from astra.ports import Bus, Cache, MetadataStore
-from astra.wire import Notice
 from node.bus.direct import DirectBus
 from node.bus.rabbitmq import RabbitBus
 from node.cache.memory import MemoryCache
@@ -35,6 +34,7 @@ from node.process import NodeProcess, Parts
 from node.raft.storage import RaftStorage
 from node.services.health import Backends
 from node.settings import NodeSettings
+from node.transport import FollowerPush
 
 EXIT_FATAL: Final = 70  # sysexits EX_SOFTWARE
 
@@ -127,7 +127,8 @@ async def _open_parts(settings: NodeSettings) -> AsyncIterator[Parts]:
         stack.push_async_callback(dialer.close)
         stack.push_async_callback(raft_dialer.close)
         routes = Routes()
-        bus = _make_bus(settings, routes, dialer)
+        cluster = _make_cluster(settings, clock)
+        bus = _make_bus(settings, routes, FollowerPush(dialer, cluster))
         stack.push_async_callback(bus.close)
         yield Parts(
             store=database,
@@ -138,7 +139,7 @@ async def _open_parts(settings: NodeSettings) -> AsyncIterator[Parts]:
             dialer=dialer,
             raft_dialer=raft_dialer,
             routes=routes,
-            cluster=_make_cluster(settings, clock),
+            cluster=cluster,
             clock=clock,
             backends=_describe(settings),
         )
@@ -176,14 +177,9 @@ def _make_dialer(settings: NodeSettings) -> Dialer:
     return Dialer(secret=settings.cluster_secret, role="node", peer_id=settings.node_id)
 
 
-def _make_bus(settings: NodeSettings, routes: Routes, dialer: Dialer) -> Bus:
-    """Entries are pushed to the nodes that do not vote; hints go to whoever subscribed."""
-    learners = [
-        _sender(dialer, address)
-        for node_id, address in settings.other_peers().items()
-        if node_id not in settings.voters
-    ]
-    direct = DirectBus(routes.notify, learners)
+def _make_bus(settings: NodeSettings, routes: Routes, push: FollowerPush) -> Bus:
+    """Entries are pushed to the nodes outside of the group; hints go to whoever subscribed."""
+    direct = DirectBus(routes.notify, [push.send])
     if settings.amqp_url is None:
         return direct
     return RabbitBus(
@@ -193,10 +189,6 @@ def _make_bus(settings: NodeSettings, routes: Routes, dialer: Dialer) -> Bus:
         node_id=settings.node_id,
         secret=settings.cluster_secret,
     )
-
-
-def _sender(dialer: Dialer, address: str) -> Callable[[Notice], bool]:
-    return lambda notice: dialer.control(address).send(notice)
 
 
 def _make_cluster(settings: NodeSettings, clock: SystemClock) -> ClusterMap:

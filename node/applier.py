@@ -30,6 +30,7 @@ class Applier:
         self._witness = witness
         self._lock = asyncio.Lock()
         self._listeners: list[OnApplied] = []
+        self._replacement_listeners: list[Callable[[], None]] = []
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self.applied_index = 0
         self.applied_term = 0
@@ -44,6 +45,10 @@ class Applier:
     def listen(self, listener: OnApplied) -> None:
         """Called after each batch, in the event loop; must not block or raise."""
         self._listeners.append(listener)
+
+    def listen_replaced(self, listener: Callable[[], None]) -> None:
+        """Called after a snapshot replaced the whole state; must not block or raise."""
+        self._replacement_listeners.append(listener)
 
     async def apply(self, entries: Sequence[Entry]) -> Sequence[object]:
         """One result per entry; see node.raft.driver.Apply."""
@@ -89,6 +94,8 @@ class Applier:
         """The whole state was replaced by one at `index`."""
         self._witness.touch_all(index)
         self._advance(index, term)
+        for listener in self._replacement_listeners:
+            listener()
 
     def _advance(self, index: int, term: int) -> None:
         self.applied_index, self.applied_term = index, term

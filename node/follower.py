@@ -1,10 +1,11 @@
-"""A node that does not vote: follows the committed log without being part of it.
+"""A node outside of the Raft group: follows the committed log without being part of it.
 
 Entries come pushed (bus notices) in any order, doubled or not at all; what fits is applied, gaps
 are fetched from the leader, and a node too far behind takes a snapshot. So the leader's cost does
 not grow with the learners, and nothing depends on the bus.
 
-Implements services.ports.Consensus, so that the services need not know: it never leads.
+Implements services.ports.Consensus, so that the services need not know: it never leads. It ends
+(`finish`) when the leader takes this node into the group; seat.py does that.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class LogFollower:
         cluster: ClusterMap,
         snapshots: SnapshotInstaller,
     ) -> None:
-        self._voters = deque(voters)
+        """`voters`: whom to ask first; then every member."""
+        self._voters = tuple(voters)
+        self._guess = 0
         self._applier = applier
         self._dialer = dialer
         self._cluster = cluster
@@ -47,13 +50,15 @@ class LogFollower:
         self._pushed: deque[tuple[Entry, ...]] = deque(maxlen=_PUSHED_MAX)
         self._wake = asyncio.Event()
         self._lock = asyncio.Lock()
-        self._leader: str | None = None
+        self._leader_at: str | None = None  # its address: it may be a node we do not know yet
+        self._is_finished = False
+        self.is_level = asyncio.Event()  # has once applied all that was committed when it asked
         self.commit_index = 0
 
     # --- Consensus ---
 
     async def propose(self, data: bytes, timeout_s: float = 10.0) -> object:
-        raise NotLeader(self._leader)
+        raise NotLeader(self.leader)
 
     async def read_barrier(self, timeout_s: float = 5.0) -> int:
         """Everything that was committed before the call is applied here. Raises Unavailable,
@@ -74,7 +79,7 @@ class LogFollower:
 
     @property
     def leader(self) -> str | None:
-        return self._leader
+        return self._cluster.node_at(self._leader_at)
 
     @property
     def term(self) -> int:
@@ -93,8 +98,8 @@ class LogFollower:
             self._wake.set()
 
     async def run(self, interval_s: float) -> None:
-        """For ever: applies what is pushed, and looks for itself every `interval_s`."""
-        while True:
+        """Until `finish`: applies what is pushed, and looks for itself every `interval_s`."""
+        while not self._is_finished:
             try:
                 if await self._was_pushed(interval_s):
                     await self._apply_pushed()
@@ -104,6 +109,22 @@ class LogFollower:
                 raise
             except AstraError as error:
                 _log.info("not following now", reason=f"{type(error).__name__}: {error}")
+
+    def hurry(self) -> None:
+        """Looks for new entries now."""
+        self._pushed.append(())  # fits nowhere: a gap
+        self._wake.set()
+
+    async def finish(self) -> None:
+        """Nothing is applied by this follower after it returns."""
+        self._is_finished = True
+        self._wake.set()
+        async with self._lock:
+            pass
+
+    def _require_work(self) -> None:
+        if self._is_finished:
+            raise Unavailable("this node is being taken into the Raft group")
 
     async def _was_pushed(self, interval_s: float) -> bool:
         try:
@@ -119,6 +140,7 @@ class LogFollower:
         while self._pushed:
             entries = self._pushed.popleft()
             async with self._lock:
+                self._require_work()
                 has_gap = not await self.take(entries)
         if has_gap:
             await self._catch_up()
@@ -141,10 +163,12 @@ class LogFollower:
         """Until everything committed at the time of the last answer is applied."""
         async with self._lock:
             while True:
+                self._require_work()
                 after = self._applier.applied_index
                 batch = await self._fetch(after)
                 self.commit_index = max(self.commit_index, batch.commit)
                 if batch.commit <= after:
+                    self.is_level.set()
                     return
                 if batch.entries:
                     if not await self.take(batch.entries):
@@ -153,35 +177,41 @@ class LogFollower:
                     await self._take_snapshot()
 
     async def _take_snapshot(self) -> None:
-        address = self._cluster.address_of(self._leader)
-        if address is None:
+        if self._leader_at is None:
             raise Unavailable("no leader is known to take a snapshot from")
-        await self._snapshots.fetch(address, self._applier.applied_index)
+        await self._snapshots.fetch(self._leader_at, self._applier.applied_index)
 
     async def _fetch(self, after: int) -> EntryBatch:
         """From the leader, whoever that is by now."""
-        for _ in range(len(self._voters) + 1):
-            node_id = self._leader or self._voters[0]
-            address = self._cluster.address_of(node_id)
+        for _ in range(len(self._known()) + 1):
+            address = self._leader_at or self._next_guess()
             try:
-                if address is None:
-                    raise Unavailable(f"the address of {node_id} is not known")
                 answer = await self._dialer.control(address).call(
                     FetchEntries(after=after), timeout_s=_FETCH_TIMEOUT_S
                 )
             except NotLeader as error:
-                self._leader = self._cluster.node_at(error.leader)
-                if self._leader is None:
-                    self._voters.rotate(-1)
+                self._leader_at = error.leader if error.leader != address else None
             except AstraError:
-                self._leader = None
-                self._voters.rotate(-1)
+                self._leader_at = None
             else:
                 if not isinstance(answer, EntryBatch):
                     raise WireError("FetchEntries is answered by EntryBatch")
-                self._leader = node_id
+                self._leader_at = address
                 return answer
         raise Unavailable("no voter leads, or none can be reached")
+
+    def _known(self) -> list[str]:
+        """Addresses of the other nodes, likely leaders first."""
+        names = dict.fromkeys((*self._voters, *self._cluster.node_ids()))
+        names.pop(self._cluster.node_id, None)
+        return [ref.address for ref in self._cluster.refs(list(names))]
+
+    def _next_guess(self) -> str:
+        known = self._known()
+        if not known:
+            raise Unavailable("no other node is known")
+        self._guess += 1
+        return known[self._guess % len(known)]
 
 
 def check_consecutive(entries: Sequence[Entry]) -> None:

@@ -12,27 +12,29 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Final
 
-from astra.errors import AstraError, Fatal, NotLeader, Unavailable
+from astra.errors import AstraError, Fatal, NotLeader
 from astra.log import get_logger
 from astra.net import Dialer, FrameServer, Routes
 from astra.ports import Bus, Cache, MetadataStore
 from astra.wire import (
     EntryBatch,
     FetchEntries,
+    GetStatus,
     Membership,
     Message,
     NodeStatus,
-    Notice,
     ReportBadBlob,
 )
 from node.applier import Applier
 from node.chunkstore.executor import AsyncChunkStore
 from node.clock import SystemClock
 from node.follower import LogFollower
+from node.giveway import GiveWay
 from node.membership import ClusterMap, Reporter
 from node.raft.driver import RaftDriver
 from node.raft.storage import RaftStorage
 from node.raft.types import Role, SoftState
+from node.seat import Seat, any_has_log
 from node.server import Services, fill_routes
 from node.services.blob_repair import BlobRepairer
 from node.services.blobs import BlobService
@@ -42,12 +44,13 @@ from node.services.delete import DeleteService
 from node.services.download import DownloadService
 from node.services.garbage import GarbageCollector
 from node.services.health import Backends, HealthService
+from node.services.members import MemberService
 from node.services.notices import Announcer
-from node.services.ports import Consensus
 from node.services.query import QueryService, answer_from, is_scan
 from node.services.querycache import Answer, Query, QueryCache
 from node.services.reads import Reads
 from node.services.repair import RepairQueue, RepairService
+from node.services.roster import Roster
 from node.services.update import UpdateService
 from node.services.upload import UploadService
 from node.services.witness import Witness
@@ -57,7 +60,7 @@ from node.transport import LeaderDialer, RaftTransport
 
 _ENTRIES_BYTES_MAX: Final = 1 << 20
 _RAFT_STOP_S: Final = 3.0
-_DATABASE_CHECK_S: Final = 0.5
+_EXISTS_TIMEOUT_S: Final = 1.0
 
 _log = get_logger("node")
 
@@ -90,8 +93,7 @@ class NodeProcess:
             store=parts.store, applier=self.applier, dialer=parts.dialer, cluster=parts.cluster
         )
         self.repairs = RepairQueue(parts.clock, int(settings.repair_delay_s * 1000))
-        self._driver = self._make_driver() if settings.is_voter else None
-        self._follower = None if settings.is_voter else self._make_follower()
+        self.consensus = self._make_seat()
         self._leader_link = LeaderDialer(
             parts.dialer,
             parts.cluster,
@@ -124,8 +126,16 @@ class NodeProcess:
         self._announcer = Announcer(
             consensus=self.consensus,
             bus=parts.bus,
-            has_learners=bool(set(settings.peers) - set(settings.voters)),
+            has_followers=lambda: bool(parts.cluster.followers()),
         )
+        self._roster = Roster(
+            store=parts.store,
+            cluster=parts.cluster,
+            consensus=self.consensus,
+            dialer=parts.dialer,
+        )
+        self._give_way = GiveWay(seat=self.consensus, store=parts.store, cluster=parts.cluster)
+        parts.cluster.in_log = frozenset(settings.voters)
         self._server = FrameServer(
             secret=settings.cluster_secret,
             node_id=settings.node_id,
@@ -135,13 +145,25 @@ class NodeProcess:
         fill_routes(parts.routes, self._make_services())
 
     @property
-    def consensus(self) -> Consensus:
-        found = self._driver or self._follower
-        if found is None:
-            raise Unavailable("the node is being made")
-        return found
+    def _driver(self) -> RaftDriver | None:
+        """None while this node is not in the Raft group."""
+        return self.consensus.driver
 
     # --- making ---
+
+    def _make_seat(self) -> Seat:
+        settings = self._settings
+        return Seat(
+            driver=self._make_driver(),
+            follower=self._make_follower(),
+            storage=self._parts.raft_storage,
+            store=self._parts.store,
+            applier=self.applier,
+            bootstrap=Membership(voters=tuple(sorted(settings.voters)))
+            if settings.is_voter
+            else None,
+            cluster_exists=self._cluster_exists,
+        )
 
     def _make_driver(self) -> RaftDriver:
         parts, settings = self._parts, self._settings
@@ -181,6 +203,7 @@ class NodeProcess:
             backends=parts.backends,
             zone=settings.zone,
             free_bytes_min=settings.free_bytes_min,
+            log_write_ms=lambda: self.consensus.raft.write_ms.median_ms,
         )
 
     def _make_garbage(self) -> GarbageCollector:
@@ -205,6 +228,13 @@ class NodeProcess:
             query_cache=query_cache,
             clock=parts.clock,
             rng=random.SystemRandom(),
+        )
+        self._members = MemberService(
+            seat=self.consensus,
+            reads=self.reads,
+            committer=committer,
+            cluster=parts.cluster,
+            voters_max=settings.voters_max,
         )
         return Services(
             node_id=settings.node_id,
@@ -231,12 +261,13 @@ class NodeProcess:
                 parallel_max=settings.repair_parallel_max,
             ),
             repairs=self.repairs,
-            on_notice=self._on_notice,
+            on_notice=self.consensus.on_notice,
             status=self.status,
             transfer=self._transfer,
             entries=self._entries,
-            raft=None if self._driver is None else self._driver.receive,
+            raft=self.consensus.on_raft,
             snapshots=self._make_snapshot_source(),
+            members=self._members,
         )
 
     def _make_query(self, query_cache: QueryCache) -> QueryService:
@@ -250,10 +281,8 @@ class NodeProcess:
             read_here=self._read_here,
         )
 
-    def _make_snapshot_source(self) -> SnapshotSource | None:
-        driver = self._driver
-        if driver is None:
-            return None
+    def _make_snapshot_source(self) -> SnapshotSource:
+        driver = self.consensus.raft
         return SnapshotSource(
             store=self._parts.store,
             applier=self.applier,
@@ -268,17 +297,18 @@ class NodeProcess:
         settings = self._settings
         applied = await self.applier.load()
         self.applier.listen(self._announcer.on_applied)
+        self.applier.listen(self._roster.on_applied)
+        self.applier.listen_replaced(self._roster.on_replaced)
+        await self._roster.load()
         await self._parts.chunks.sweep_temporaries()
-        if self._follower is not None:
-            self._parts.bus.subscribe(self._follower.on_notice)
+        self._parts.bus.subscribe(self.consensus.on_notice)
         await self._parts.bus.start()
-        if self._driver is not None:
-            await self._driver.start(applied, Membership(voters=tuple(sorted(settings.voters))))
+        await self.consensus.start(applied)
         await self._server.start(settings.listen_host, settings.listen_port)
         _log.info(
             "node started",
             node_id=settings.node_id, port=self._server.port, applied_index=applied,
-            voter=settings.is_voter,
+            in_group=self._driver is not None,
         )  # fmt: skip
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -291,18 +321,17 @@ class NodeProcess:
 
     def _background(self) -> list[Coroutine[None, None, None]]:
         settings = self._settings
-        work = [
+        return [
             self._reporter.run(),
             self._repair.run(),
             self.garbage.run(settings.garbage_interval_s),
             self.garbage.run_sweep(settings.sweep_interval_s),
+            self.consensus.run(settings.report_interval_s),
+            self._roster.run(settings.report_interval_s),
+            self._members.run(settings.report_interval_s / 2),
+            self._give_way.run(),
+            self._compact(),
         ]
-        if self._follower is not None:
-            work.append(self._follower.run(settings.report_interval_s))
-        if self._driver is not None:
-            work.append(self._compact(self._driver))
-            work.append(self._give_way(self._driver))
-        return work
 
     async def _until_stopped(self, stop: asyncio.Event) -> None:
         stopping = asyncio.create_task(stop.wait())
@@ -327,10 +356,13 @@ class NodeProcess:
             self._fatal.cancel()
         _log.info("node stopped", node_id=self._settings.node_id)
 
-    async def _compact(self, driver: RaftDriver) -> None:
+    async def _compact(self) -> None:
         """Drops log entries that every table on this disk contains durably."""
         while True:
             await asyncio.sleep(self._settings.compact_interval_s)
+            driver = self._driver
+            if driver is None:
+                continue
             applied = self.applier.applied_index
             try:
                 await self._parts.store.flush()
@@ -340,23 +372,16 @@ class NodeProcess:
             except AstraError as error:
                 _log.info("log not compacted now", reason=str(error))
 
-    async def _give_way(self, driver: RaftDriver) -> None:
-        """A leader whose database is away hands over: it could acknowledge nothing."""
-        while True:
-            await asyncio.sleep(_DATABASE_CHECK_S)
-            if not driver.is_leader or await self._parts.store.check() is None:
-                continue
-            await asyncio.sleep(_DATABASE_CHECK_S)
-            problem = await self._parts.store.check()
-            peers = driver.status().peers if driver.is_leader else {}
-            live = [peer for peer in peers if self._parts.cluster.is_live(peer)]
-            if problem is None or not live:
-                continue
-            _log.warning("the database is away: handing leadership over", problem=problem)
-            try:
-                await driver.transfer(max(live, key=lambda peer: peers[peer].match))
-            except AstraError as error:
-                _log.info("nobody took over", reason=str(error))
+    async def _cluster_exists(self) -> bool:
+        """Whether another node has a log: then this one joins, instead of starting a cluster."""
+
+        async def commit_of(address: str) -> int:
+            answer = await self._parts.dialer.control(address).call(
+                GetStatus(), timeout_s=_EXISTS_TIMEOUT_S
+            )
+            return answer.commit_index if isinstance(answer, NodeStatus) else 0
+
+        return await any_has_log([commit_of(at) for at in self._settings.other_peers().values()])
 
     # --- what routes and parts call back ---
 
@@ -373,17 +398,12 @@ class NodeProcess:
         if isinstance(message, ReportBadBlob) and self.consensus.is_leader:
             self.repairs.note_bad_copy(message)
 
-    def _on_notice(self, notice: Notice) -> None:
-        if self._follower is not None:
-            self._follower.on_notice(notice)
-
     async def status(self) -> NodeStatus:
         """Also while there is no leader."""
         if self._driver is not None:
             raft = self._driver.status()
             return await self._health.status(raft, raft.commit)
-        commit = 0 if self._follower is None else self._follower.commit_index
-        return await self._health.status(None, commit)
+        return await self._health.status(None, self.consensus.commit_index)
 
     async def _transfer(self, to: str) -> None:
         if self._driver is None:

@@ -26,10 +26,13 @@ from astra.errors import InvariantBroken, NotLeader, WireError
 from astra.net import BulkStream, Peer, Routes
 from astra.wire import (
     Accepted,
+    AddMember,
     BlobRead,
     BlobWrite,
     CheckBlobs,
     Commit,
+    CountHeld,
+    DrainMember,
     EntryBatch,
     FetchEntries,
     FetchSnapshot,
@@ -38,6 +41,7 @@ from astra.wire import (
     GetStatus,
     ListAccess,
     ListBuckets,
+    ListMembers,
     ListObjects,
     ListParts,
     ListUploads,
@@ -50,6 +54,7 @@ from astra.wire import (
     PeerQuery,
     PlaceBlobs,
     RaftMessage,
+    RemoveMember,
     RepairBlob,
     ReportBadBlob,
     TransferLeadership,
@@ -60,6 +65,7 @@ from node.services.blobs import BlobService
 from node.services.browse import BrowseService
 from node.services.delete import DeleteService
 from node.services.download import DownloadService
+from node.services.members import MemberService
 from node.services.ports import Consensus
 from node.services.query import QueryService
 from node.services.repair import RepairQueue
@@ -75,7 +81,7 @@ _DELETES = (DeleteObjects, DeleteBucket, AbortUpload, DeleteAccessKey)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """All that the routes lead to. `snapshots`, `entries` and `raft` only on nodes in the log."""
+    """All that the routes lead to."""
 
     node_id: str
     cluster: ClusterMap
@@ -93,8 +99,9 @@ class Services:
     status: Callable[[], Awaitable[NodeStatus]]
     transfer: Callable[[str], Awaitable[None]]
     entries: Callable[[FetchEntries], Awaitable[EntryBatch]]
-    raft: Callable[[RaftMessage], None] | None
-    snapshots: SnapshotSource | None
+    raft: Callable[[RaftMessage], None]
+    snapshots: SnapshotSource
+    members: MemberService
 
 
 def fill_routes(routes: Routes, services: Services) -> None:
@@ -103,6 +110,7 @@ def fill_routes(routes: Routes, services: Services) -> None:
     _add_leader_routes(table, services)
     _add_holder_routes(table, services)
     _add_node_routes(table, services)
+    _add_member_routes(table, services.members)
 
 
 def _add_leader_routes(table: _Table, services: Services) -> None:
@@ -167,7 +175,7 @@ def _add_node_routes(table: _Table, services: Services) -> None:
 
     def raft(peer: Peer, message: RaftMessage) -> None:
         is_honest = peer == Peer("node", message.sender) and message.to == services.node_id
-        if services.raft is not None and is_honest:
+        if is_honest:
             services.raft(message)
 
     table.unary(GetStatus, status)
@@ -177,8 +185,15 @@ def _add_node_routes(table: _Table, services: Services) -> None:
     table.oneway(NodeReport, note_report)
     table.oneway(Notice, note_notice)
     table.oneway(RaftMessage, raft)
-    if services.snapshots is not None:
-        table.streaming(FetchSnapshot, services.snapshots.serve)
+    table.streaming(FetchSnapshot, services.snapshots.serve)
+
+
+def _add_member_routes(table: _Table, members: MemberService) -> None:
+    table.unary(ListMembers, members.list_members)
+    table.unary(AddMember, members.add)
+    table.unary(DrainMember, members.drain)
+    table.unary(RemoveMember, members.remove)
+    table.unary(CountHeld, members.count)
 
 
 class _Table:

@@ -21,7 +21,8 @@ _NODE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSettings:
     """`peers` maps node ids to host:port and may name this node too; `voters` is the bootstrap
-    membership of a cluster without a log, later only the log decides."""
+    membership of a cluster without a log, later only the log decides. `peers` are seeds: once
+    the cluster runs, its members are metadata."""
 
     node_id: str
     cluster_id: str
@@ -32,6 +33,7 @@ class NodeSettings:
     advertised_address: str = ""  # empty: as in `peers`, or listen_host:port
     peers: dict[str, str] = field(default_factory=dict)
     voters: tuple[str, ...] = ()
+    voters_max: int = 0  # the leader makes voters of other nodes up to this number
     zone: str = ""
 
     metadata: str = field(default="sqlite", repr=False)  # or a postgres:// DSN (has a password)
@@ -63,6 +65,7 @@ class NodeSettings:
         _require(bool(_NODE_ID.match(self.cluster_id)), "cluster id is not a name")
         _require(bool(self.voters), "voters is empty: name the nodes that vote")
         _require(len(self.voters) <= VOTERS_MAX, f"at most {VOTERS_MAX} nodes may vote")
+        _require(self.voters_max <= VOTERS_MAX, f"at most {VOTERS_MAX} nodes may vote")
         for voter in self.voters:
             known = voter == self.node_id or voter in self.peers
             _require(known, f"voter {voter!r} has no address: add it to peers")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from astra.errors import NotLeader
 from astra.net import Dialer
-from astra.wire import Message, RaftMessage
+from astra.wire import Message, Notice, RaftMessage
 from node.membership import ClusterMap
 
 
@@ -23,6 +23,21 @@ class RaftTransport:
         address = self._cluster.address_of(message.to)
         if address is not None:
             self._dialer.control(address).send(message)
+
+
+class FollowerPush:
+    """Sends a notice to every member that is not in the Raft group."""
+
+    def __init__(self, dialer: Dialer, cluster: ClusterMap) -> None:
+        self._dialer = dialer
+        self._cluster = cluster
+
+    def send(self, notice: Notice) -> bool:
+        """Never blocks. Whether anybody took it."""
+        is_taken = False
+        for ref in self._cluster.refs(self._cluster.followers()):
+            is_taken = self._dialer.control(ref.address).send(notice) or is_taken
+        return is_taken
 
 
 class LeaderDialer:

@@ -55,6 +55,7 @@ def node_settings(config: Config) -> NodeSettings:
         advertised_address=peers[node_id],
         peers=peers,
         voters=tuple(voters or list(peers)[:VOTERS_MAX]),
+        voters_max=VOTERS_MAX,
         zone=config.text("node.zone"),
         metadata=config.text("node.metadata"),
         redis_url=config.text("redis.url") or None,

@@ -6,6 +6,7 @@ A problem is something degraded, in words that say what and why; none of them st
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from astra.constants import REPLICAS
@@ -45,6 +46,7 @@ class HealthService:
         backends: Backends,
         zone: str,
         free_bytes_min: int,
+        log_write_ms: Callable[[], float],
     ) -> None:
         self._consensus = consensus
         self._applier = applier
@@ -57,6 +59,7 @@ class HealthService:
         self._backends = backends
         self._zone = zone
         self._free_bytes_min = free_bytes_min
+        self._log_write_ms = log_write_ms
         self._space = Space(total=0, free=0)
         self._disk_problem = ""
 
@@ -73,6 +76,7 @@ class HealthService:
             read_mib_per_s=self._blobs.speed.mib_per_s,
             applied_index=self._applier.applied_index,
             writable=not self._disk_problem and self._space.free >= self._free_bytes_min,
+            log_write_ms=self._log_write_ms(),
         )
 
     async def _measure_space(self) -> None:
@@ -109,7 +113,9 @@ class HealthService:
 
     async def _problems(self, raft: RaftStatus | None) -> list[str]:
         problems: list[str] = []
-        if self._consensus.leader is None:
+        if self._cluster.is_removed:
+            problems.append("this node was removed from the cluster: stop it")
+        elif self._consensus.leader is None:
             problems.append("no leader: fewer than a majority of the voters can be reached")
         if self._disk_problem:
             problems.append(self._disk_problem)

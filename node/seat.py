@@ -1,0 +1,179 @@
+"""This node's place in the log: in the Raft group (a driver), or beside it (a follower of notices).
+
+A node sits beside until the group wants it: the leader makes it a Raft learner, sends it an Append,
+and the node moves in, once, with the state it has applied so far as the start of its log. From
+then on its own log says that it belongs there, also after a restart.
+
+A database without any log belongs to a cluster that starts, or to a node that joins one. It
+bootstraps only if the settings name this node as a voter *and* no other node has a log already:
+otherwise two new nodes with careless settings could elect a leader among themselves, beside the
+cluster that they were meant to join. And it moves in only after it has once been level with the
+leader: a voter that comes back with an empty disk has then everything again that it may have
+acknowledged before, so its vote cannot lose it (until then it is a voter that is down).
+
+Implements services.ports.Consensus by whichever of both is in use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from astra.errors import AstraError
+from astra.log import get_logger
+from astra.ports import MetadataStore
+from astra.wire import Append, Heartbeat, InstallSnapshot, Membership, Notice, RaftMessage
+from node.applier import Applier
+from node.follower import LogFollower
+from node.raft.driver import RaftDriver
+from node.raft.storage import RaftStorage
+from node.raft.types import RaftState, SnapshotMark
+
+_NOBODY: Final = Membership(voters=())
+_INVITATIONS: Final = (Append, Heartbeat, InstallSnapshot)
+
+_log = get_logger("seat")
+
+
+class Seat:
+    def __init__(
+        self,
+        *,
+        driver: RaftDriver,
+        follower: LogFollower,
+        storage: RaftStorage,
+        store: MetadataStore,
+        applier: Applier,
+        bootstrap: Membership | None,
+        cluster_exists: Callable[[], Awaitable[bool]],
+    ) -> None:
+        """`bootstrap`: the membership of a cluster that starts, None when this node is not in
+        it. `cluster_exists` asks the other nodes whether one has a log."""
+        self.raft = driver
+        self._follower = follower
+        self._storage = storage
+        self._store = store
+        self._applier = applier
+        self._bootstrap = bootstrap
+        self._cluster_exists = cluster_exists
+        self._in_use: RaftDriver | LogFollower = follower
+        self._invited = asyncio.Event()
+        self.moved_in = asyncio.Event()
+
+    @property
+    def driver(self) -> RaftDriver | None:
+        """None while this node sits beside the group."""
+        return self.raft if self._in_use is self.raft else None
+
+    # --- life ---
+
+    async def start(self, applied: int) -> None:
+        """Decides where this node sits. Raises DamagedLog."""
+        await self._storage.initialize(_NOBODY)
+        state = await self.raft.load(applied)
+        if not _is_blank(state):
+            self._move_in(applied, state)
+        elif self._bootstrap is not None and applied == 0 and not await self._cluster_exists():
+            await self._enter(SnapshotMark(index=0, term=0, membership=self._bootstrap))
+        else:
+            _log.info("following the log until the leader takes this node into the group")
+
+    async def run(self, interval_s: float) -> None:
+        """Follows the log until the leader wants this node in the group."""
+        if self.driver is not None:
+            return
+        following = asyncio.create_task(self._follower.run(interval_s))
+        invited = asyncio.create_task(self._until_wanted())
+        try:
+            await asyncio.wait((following, invited), return_when=asyncio.FIRST_COMPLETED)
+            if following.done():
+                following.result()  # what is fatal
+            await self._follower.finish()
+            await self._store.flush()
+            index, term = self._applier.applied_index, self._applier.applied_term
+            await self._enter(SnapshotMark(index=index, term=term, membership=_NOBODY))
+        finally:
+            invited.cancel()
+            following.cancel()
+        _log.info("taken into the Raft group", applied_index=index)
+
+    async def _until_wanted(self) -> None:
+        await self._invited.wait()
+        self._follower.hurry()
+        await self._follower.is_level.wait()
+
+    async def _enter(self, mark: SnapshotMark) -> None:
+        """Who votes after `mark` comes with the log."""
+        await self._storage.install(mark)
+        self._move_in(mark.index, await self.raft.load(mark.index))
+
+    def _move_in(self, applied: int, state: RaftState) -> None:
+        self.raft.begin(applied, state)
+        self._in_use = self.raft
+        self.moved_in.set()
+
+    # --- what arrives ---
+
+    def on_raft(self, message: RaftMessage) -> None:
+        """Never blocks. Beside the group the first one of a leader is an invitation; it sends
+        again whatever it sent too early."""
+        if self._in_use is self.raft:
+            self.raft.receive(message)
+        elif isinstance(message.body, _INVITATIONS):
+            self._invited.set()
+
+    def on_notice(self, notice: Notice) -> None:
+        if self._in_use is self._follower:
+            self._follower.on_notice(notice)
+
+    # --- Consensus ---
+
+    async def propose(self, data: bytes, timeout_s: float = 10.0) -> object:
+        return await self._in_use.propose(data, timeout_s)
+
+    async def read_barrier(self, timeout_s: float = 5.0) -> int:
+        return await self._in_use.read_barrier(timeout_s)
+
+    def lease_valid_now(self) -> bool:
+        return self._in_use.lease_valid_now()
+
+    @property
+    def is_leader(self) -> bool:
+        return self._in_use.is_leader
+
+    @property
+    def leader(self) -> str | None:
+        return self._in_use.leader
+
+    @property
+    def term(self) -> int:
+        return self._in_use.term
+
+    @property
+    def applied_index(self) -> int:
+        return self._in_use.applied_index
+
+    @property
+    def commit_index(self) -> int:
+        return self._in_use.commit_index
+
+
+def _is_blank(state: RaftState) -> bool:
+    """Never was part of any group."""
+    return (
+        state.mark.index == state.last_index == state.hard_state.term == 0
+        and not state.mark.membership.voters
+    )
+
+
+async def any_has_log(asking: list[Awaitable[int]]) -> bool:
+    """Whether one of these commit indexes is above 0; who does not answer has none."""
+
+    async def has_log(commit: Awaitable[int]) -> bool:
+        try:
+            return await commit > 0
+        except AstraError:
+            return False
+
+    return any(await asyncio.gather(*map(has_log, asking)))

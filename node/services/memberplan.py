@@ -1,0 +1,145 @@
+"""What the leader does next about the members: one step at a time, the most urgent first.
+
+Rules: pure. Each step is safe by itself and may fail or be repeated; the next look starts afresh.
+
+- A cluster that starts records its seeds: first those that do not vote, then the voters, itself
+  last. So a voter without a row means that this is not finished, and nothing else does: a node is
+  recorded before it gets into the group and taken out of the group before its row goes.
+- A node's own report is right about its address and zone; the row follows it.
+- An active, live node becomes a learner of the group while fewer than `voters_max` vote, and a
+  voter when it has nearly the whole log. Beyond that nodes follow by notices.
+- A draining leader hands over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from msgspec.structs import replace
+
+from astra.model import NodeInfo, NodeState
+from astra.wire import Membership, NodeReport
+from node.raft.quorum import majority, members_of
+
+CAUGHT_UP_ENTRIES: Final = 1000  # a learner that lacks no more is promoted: a fraction of a second
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What the leader `node_id` knows. `reports` are of live nodes; `match` says how much of the
+    log each member of the group is known to have."""
+
+    node_id: str
+    nodes: Mapping[str, NodeInfo]
+    seeds: Mapping[str, str]
+    membership: Membership
+    reports: Mapping[str, NodeReport]
+    match: Mapping[str, int]
+    last_index: int
+    voters_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Put this row."""
+
+    node: NodeInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Propose this membership of the group."""
+
+    membership: Membership
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandOver:
+    to: str
+
+
+Step = Record | Change | HandOver
+
+
+def next_step(now: Situation) -> Step | None:
+    return _record_seed(now) or _follow_report(now) or _hand_over(now) or _change(now)
+
+
+def _record_seed(now: Situation) -> Record | None:
+    voters = now.membership.voters
+    if all(voter in now.nodes for voter in voters):
+        return None
+    missing = [node_id for node_id in now.seeds if node_id not in now.nodes]
+    missing.sort(key=lambda node_id: (node_id in voters, node_id == now.node_id, node_id))
+    if not missing:
+        return None  # a voter that nobody has an address of: its report will come
+    report = now.reports.get(missing[0])
+    zone = report.zone if report is not None else ""
+    return Record(node=NodeInfo(node_id=missing[0], address=now.seeds[missing[0]], zone=zone))
+
+
+def _follow_report(now: Situation) -> Record | None:
+    for node_id, report in sorted(now.reports.items()):
+        node = now.nodes.get(node_id)
+        if node is None:
+            continue
+        address, zone = report.address or node.address, report.zone or node.zone
+        if (address, zone) != (node.address, node.zone):
+            return Record(node=replace(node, address=address, zone=zone))
+    return None
+
+
+def _hand_over(now: Situation) -> HandOver | None:
+    own = now.nodes.get(now.node_id)
+    if own is None or own.state is not NodeState.DRAINING:
+        return None
+    heirs = [
+        voter for voter in now.membership.voters if voter != now.node_id and _serves(now, voter)
+    ]
+    best = max(heirs, key=lambda voter: (now.match.get(voter, 0), voter), default=None)
+    return None if best is None else HandOver(to=best)
+
+
+def _change(now: Situation) -> Change | None:
+    membership = now.membership
+    if membership.voters_outgoing or len(membership.voters) >= now.voters_max:
+        return None
+    for learner in membership.learners:
+        lacks = now.last_index - now.match.get(learner, 0)
+        if _serves(now, learner) and lacks <= CAUGHT_UP_ENTRIES:
+            return Change(membership=promoted(membership, learner))
+    if len(membership.voters) + len(membership.learners) >= now.voters_max:
+        return None
+    for node_id in sorted(now.nodes):
+        if node_id not in members_of(membership) and _serves(now, node_id):
+            learners = (*membership.learners, node_id)
+            return Change(membership=replace(membership, learners=learners))
+    return None
+
+
+def _serves(now: Situation, node_id: str) -> bool:
+    """Live, and here to stay."""
+    node = now.nodes.get(node_id)
+    return node is not None and node.state is NodeState.ACTIVE and node_id in now.reports
+
+
+def promoted(membership: Membership, learner: str) -> Membership:
+    return Membership(
+        voters=tuple(sorted((*membership.voters, learner))),
+        learners=tuple(each for each in membership.learners if each != learner),
+    )
+
+
+def without(membership: Membership, node_id: str) -> Membership:
+    return Membership(
+        voters=tuple(each for each in membership.voters if each != node_id),
+        learners=tuple(each for each in membership.learners if each != node_id),
+    )
+
+
+def keeps_majority(membership: Membership, live: frozenset[str]) -> bool:
+    """Whether this membership could commit anything with the nodes that are live."""
+    voters = membership.voters
+    return bool(voters) and sum(voter in live for voter in voters) >= majority(len(voters))
