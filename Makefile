@@ -3,8 +3,10 @@ SHELL := /bin/sh
 PYTHON := .venv/bin/python
 SEEDS ?= 1:200
 ARGS ?=
+SECONDS ?= 60
+SEED ?= 1
 
-.PHONY: help run test check format bench sim clean
+.PHONY: help run test check format bench chaos sim clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +15,7 @@ help:
 	@echo 'make check  formatting, lint, types and import rules'
 	@echo 'make sim    simulate whole clusters under faults (SEEDS=1:200)'
 	@echo 'make bench  measure speed and memory (ARGS="...")'
+	@echo 'make chaos  real processes under real faults (SECONDS=60 SEED=n ARGS="...")'
 	@echo 'make clean  delete .venv, caches and test servers'
 
 # `exec`: signals reach the cluster itself, not a shell that waits for it.
@@ -35,6 +38,9 @@ format: .venv/test.stamp
 
 bench: .venv/test.stamp
 	@exec $(PYTHON) -m bench $(ARGS)
+
+chaos: .venv/test.stamp
+	@exec $(PYTHON) -m tests.chaos --seconds $(SECONDS) --seed $(SEED) $(ARGS)
 
 sim: .venv/test.stamp
 	@exec $(PYTHON) -m tests.sim --regressions $(SEEDS)
