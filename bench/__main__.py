@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -29,7 +30,7 @@ from bench.transfer import TransferFailed
 from bench.world import World
 
 _LOAD_MAX = 0.5
-_WARM_BYTES = 6 * 1024**3
+_WARM_BYTES = 3 * 1024**3
 
 CASES: dict[str, Callable[[World], list[Row]]] = {
     "get-small": lambda world: [get_small(world)],
@@ -72,8 +73,14 @@ def measure(options: argparse.Namespace) -> list[Row]:
     return rows
 
 
+def _interrupted(number: int, _frame: object) -> None:
+    """SIGTERM ends like Ctrl-C: through what stops the cluster."""
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
 def main() -> int:
     options = parse()
+    signal.signal(signal.SIGTERM, _interrupted)
     wrk.ensure_wrk()
     load = os.getloadavg()[0]
     print(f"{os.cpu_count()} cores, load {load:.2f}, {options.workers} gateway worker(s)")
