@@ -15,7 +15,18 @@ import enum
 import msgspec
 
 from astra.commands import AnyCommand, Result
-from astra.model import AccessKey, Bucket, NodeInfo, ObjectVersion, Part, Upload, User, Versioning
+from astra.model import (
+    AccessKey,
+    Blob,
+    Bucket,
+    Garbage,
+    NodeInfo,
+    ObjectVersion,
+    Part,
+    Upload,
+    User,
+    Versioning,
+)
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
@@ -459,12 +470,79 @@ class ReportBadBlob(Wire, frozen=True, kw_only=True, tag="bad-blob"):
     node_id: str
 
 
+class ReportBadBlobs(Wire, frozen=True, kw_only=True, tag="bad-blobs"):
+    """A node found its own copies of these missing or damaged. Answered by Accepted once the
+    leader has noted all; Overloaded: the rest later."""
+
+    node_id: str
+    blob_ids: tuple[str, ...]
+
+
 class RepairBlob(Wire, frozen=True, kw_only=True, tag="repair-blob"):
     """Leader to a holder: fetch a good copy from one of `sources` and verify it."""
 
     blob_id: str
     size: int
     sources: tuple[HolderRef, ...]
+
+
+# --- the census: what the metadata says, and what is on the disks ------------------------------
+# Pages in the order of their keys; `resume` is what to pass as `after` for the next, None at the
+# end. Asked by `astra doctor` and by tests.
+
+
+class ListBlobs(Wire, frozen=True, kw_only=True, tag="list-blobs"):
+    """Asked of the leader: blobs with chunks, linearizable page by page."""
+
+    after: str = ""
+    limit: int = 500
+
+
+class BlobPage(Wire, frozen=True, kw_only=True, tag="blob-page"):
+    blobs: tuple[tuple[str, Blob], ...]
+    resume: str | None
+
+
+class ListGarbage(Wire, frozen=True, kw_only=True, tag="list-garbage"):
+    """Asked of the leader: what has to be deleted, of which node."""
+
+    after: str = ""
+    limit: int = 500
+
+
+class GarbagePage(Wire, frozen=True, kw_only=True, tag="garbage-page"):
+    blobs: tuple[tuple[str, Garbage], ...]
+    resume: str | None
+
+
+class ListDropped(Wire, frozen=True, kw_only=True, tag="list-dropped"):
+    """Asked of the leader: the copies that `node_id` has to delete."""
+
+    node_id: str
+    after: str = ""
+    limit: int = 500
+
+
+class DroppedPage(Wire, frozen=True, kw_only=True, tag="dropped-page"):
+    blob_ids: tuple[str, ...]
+    resume: str | None
+
+
+class ListHeld(Wire, frozen=True, kw_only=True, tag="list-held"):
+    """Asked of any node: the files of its chunk store, in an order of its own. `verify`: their
+    bytes are read too, at the rate of repairs."""
+
+    after: str | None = None
+    limit: int = 500
+    verify: bool = False
+
+
+class HeldPage(Wire, frozen=True, kw_only=True, tag="held-page"):
+    """`damaged`: those of `blob_ids` that have a bad footer, or (`verify`) a bad chunk."""
+
+    blob_ids: tuple[str, ...]
+    damaged: tuple[str, ...]
+    resume: str | None
 
 
 # --- node to node ----------------------------------------------------------------------------
@@ -532,6 +610,7 @@ class NodeStatus(Wire, frozen=True, kw_only=True, tag="status"):
     problems: tuple[str, ...] = ()  # what is degraded, and why
     backends: tuple[tuple[str, str], ...] = ()  # metadata, cache, bus: name and state
     zone: str = ""
+    work: tuple[tuple[str, str], ...] = ()  # background work (scrub, repair, ...) and its state
 
 
 class TransferLeadership(Wire, frozen=True, kw_only=True, tag="transfer"):
@@ -609,7 +688,9 @@ Message = (
     | GetBucket | BucketFound | GetAccess | AccessFound | ListAccess | AccessList
     | Subscribe | Notice
     | BlobWrite | BlobPiece | BlobEnd | BlobStored | BlobRead
-    | CheckBlobs | BlobsHeld | ReportBadBlob | RepairBlob
+    | CheckBlobs | BlobsHeld | ReportBadBlob | ReportBadBlobs | RepairBlob
+    | ListBlobs | BlobPage | ListGarbage | GarbagePage | ListDropped | DroppedPage
+    | ListHeld | HeldPage
     | NodeReport | FetchEntries | EntryBatch | FetchSnapshot | SnapshotHead | SnapshotPiece
     | GetStatus | NodeStatus | TransferLeadership | PeerQuery
     | ListMembers | MemberList | AddMember | DrainMember | RemoveMember | CountHeld | HeldCount

@@ -30,6 +30,7 @@ from node.datadir import DataDirectory
 from node.membership import ClusterMap
 from node.metadata.postgres import PostgresMetadataStore
 from node.metadata.sqlite import SqliteMetadataStore
+from node.notebook import FileNotebook
 from node.process import NodeProcess, Parts
 from node.raft.storage import RaftStorage
 from node.services.health import Backends
@@ -142,6 +143,7 @@ async def _open_parts(settings: NodeSettings) -> AsyncIterator[Parts]:
             cluster=cluster,
             clock=clock,
             backends=_describe(settings),
+            notebook=FileNotebook(settings.data_dir),
         )
 
 

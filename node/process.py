@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from astra.errors import AstraError, Fatal, NotLeader
@@ -31,25 +31,23 @@ from node.clock import SystemClock
 from node.follower import LogFollower
 from node.giveway import GiveWay
 from node.membership import ClusterMap, Reporter
+from node.notebook import MemoryNotebook, Notebook
 from node.raft.driver import RaftDriver
 from node.raft.storage import RaftStorage
 from node.raft.types import Role, SoftState
 from node.seat import Seat, any_has_log
 from node.server import Services, fill_routes
-from node.services.blob_repair import BlobRepairer
 from node.services.blobs import BlobService
 from node.services.browse import BrowseService
 from node.services.commit import Committer
 from node.services.delete import DeleteService
 from node.services.download import DownloadService
-from node.services.garbage import GarbageCollector
 from node.services.health import Backends, HealthService
 from node.services.members import MemberService
 from node.services.notices import Announcer
 from node.services.query import QueryService, answer_from, is_scan
 from node.services.querycache import Answer, Query, QueryCache
 from node.services.reads import Reads
-from node.services.repair import RepairQueue, RepairService
 from node.services.roster import Roster
 from node.services.update import UpdateService
 from node.services.upload import UploadService
@@ -57,6 +55,7 @@ from node.services.witness import Witness
 from node.settings import NodeSettings
 from node.snapshots import SnapshotInstaller, SnapshotSource
 from node.transport import LeaderDialer, RaftTransport
+from node.upkeep import Upkeep
 
 _ENTRIES_BYTES_MAX: Final = 1 << 20
 _RAFT_STOP_S: Final = 3.0
@@ -80,6 +79,7 @@ class Parts:
     cluster: ClusterMap
     clock: SystemClock
     backends: Backends
+    notebook: Notebook = field(default_factory=MemoryNotebook)
 
 
 class NodeProcess:
@@ -92,7 +92,6 @@ class NodeProcess:
         self._installer = SnapshotInstaller(
             store=parts.store, applier=self.applier, dialer=parts.dialer, cluster=parts.cluster
         )
-        self.repairs = RepairQueue(parts.clock, int(settings.repair_delay_s * 1000))
         self.consensus = self._make_seat()
         self._leader_link = LeaderDialer(
             parts.dialer,
@@ -107,16 +106,8 @@ class NodeProcess:
             leader=self._leader_link,
             streams_max=settings.blob_streams_max,
         )
+        self.upkeep = self._make_upkeep()
         self._health = self._make_health()
-        self.garbage = self._make_garbage()
-        self._repair = RepairService(
-            queue=self.repairs,
-            reads=self.reads,
-            cluster=parts.cluster,
-            dialer=parts.dialer,
-            leader=self._leader_link,
-            parallel_max=settings.repair_parallel_max,
-        )
         self._reporter = Reporter(
             dialer=parts.dialer,
             cluster=parts.cluster,
@@ -204,19 +195,23 @@ class NodeProcess:
             zone=settings.zone,
             free_bytes_min=settings.free_bytes_min,
             log_write_ms=lambda: self.consensus.raft.write_ms.median_ms,
+            upkeep=self.upkeep,
         )
 
-    def _make_garbage(self) -> GarbageCollector:
-        parts, settings = self._parts, self._settings
-        return GarbageCollector(
-            node_id=settings.node_id,
+    def _make_upkeep(self) -> Upkeep:
+        parts = self._parts
+        return Upkeep(
+            self._settings,
             store=parts.store,
             chunks=parts.chunks,
+            dialer=parts.dialer,
+            cluster=parts.cluster,
+            clock=parts.clock,
+            notebook=parts.notebook,
+            consensus=self.consensus,
+            reads=self.reads,
             blobs=self._blobs,
             leader=self._leader_link,
-            barrier=self.consensus.read_barrier,
-            clock=parts.clock,
-            grace_ms=int(settings.garbage_grace_s * 1000),
         )
 
     def _make_services(self) -> Services:
@@ -244,7 +239,7 @@ class NodeProcess:
                 reads=self.reads,
                 committer=committer,
                 cluster=parts.cluster,
-                repairs=self.repairs,
+                repairs=self.upkeep.queue,
                 clock=parts.clock,
                 rng=random.SystemRandom(),
             ),
@@ -254,13 +249,9 @@ class NodeProcess:
             delete=DeleteService(committer=committer),
             browse=BrowseService(self.reads),
             blobs=self._blobs,
-            repairer=BlobRepairer(
-                node_id=settings.node_id,
-                chunks=parts.chunks,
-                dialer=parts.dialer,
-                parallel_max=settings.repair_parallel_max,
-            ),
-            repairs=self.repairs,
+            repairer=self.upkeep.repairer,
+            repairs=self.upkeep.queue,
+            census=self.upkeep.census,
             on_notice=self.consensus.on_notice,
             status=self.status,
             transfer=self._transfer,
@@ -323,9 +314,7 @@ class NodeProcess:
         settings = self._settings
         return [
             self._reporter.run(),
-            self._repair.run(),
-            self.garbage.run(settings.garbage_interval_s),
-            self.garbage.run_sweep(settings.sweep_interval_s),
+            *self.upkeep.background(),
             self.consensus.run(settings.report_interval_s),
             self._roster.run(settings.report_interval_s),
             self._members.run(settings.report_interval_s / 2),
@@ -391,12 +380,12 @@ class NodeProcess:
 
     def _on_role(self, state: SoftState) -> None:
         if state.role is not Role.LEADER:
-            self.repairs.clear()
+            self.upkeep.leadership_lost()
         _log.info("role", role=str(state.role), leader=state.leader, term=state.term)
 
     def _on_told(self, message: Message) -> None:
         if isinstance(message, ReportBadBlob) and self.consensus.is_leader:
-            self.repairs.note_bad_copy(message)
+            self.upkeep.queue.note_bad_copy(message)
 
     async def status(self) -> NodeStatus:
         """Also while there is no leader."""

@@ -40,7 +40,11 @@ from astra.wire import (
     GetBucket,
     GetStatus,
     ListAccess,
+    ListBlobs,
     ListBuckets,
+    ListDropped,
+    ListGarbage,
+    ListHeld,
     ListMembers,
     ListObjects,
     ListParts,
@@ -57,12 +61,14 @@ from astra.wire import (
     RemoveMember,
     RepairBlob,
     ReportBadBlob,
+    ReportBadBlobs,
     TransferLeadership,
 )
 from node.membership import ClusterMap
 from node.services.blob_repair import BlobRepairer
 from node.services.blobs import BlobService
 from node.services.browse import BrowseService
+from node.services.census import CensusService
 from node.services.delete import DeleteService
 from node.services.download import DownloadService
 from node.services.members import MemberService
@@ -95,6 +101,7 @@ class Services:
     blobs: BlobService
     repairer: BlobRepairer
     repairs: RepairQueue
+    census: CensusService
     on_notice: Callable[[Notice], None]
     status: Callable[[], Awaitable[NodeStatus]]
     transfer: Callable[[str], Awaitable[None]]
@@ -155,6 +162,11 @@ def _add_holder_routes(table: _Table, services: Services) -> None:
     table.unary(CheckBlobs, services.blobs.check)
     table.unary(RepairBlob, services.repairer.repair)
     table.oneway(ReportBadBlob, report)
+    table.unary(ReportBadBlobs, services.census.note_bad)
+    table.unary(ListBlobs, services.census.list_blobs)
+    table.unary(ListGarbage, services.census.list_garbage)
+    table.unary(ListDropped, services.census.list_dropped)
+    table.unary(ListHeld, services.census.list_held)
 
 
 def _add_node_routes(table: _Table, services: Services) -> None:

@@ -53,7 +53,14 @@ class NodeSettings:
     garbage_grace_s: float = 60.0  # running downloads may finish
     garbage_interval_s: float = 5.0
     repair_delay_s: float = 5.0  # a slow third copy gets this long before it is repaired
-    repair_parallel_max: int = 2
+    repair_parallel_max: int = 4
+    repair_grace_s: float = 300.0  # a node that is silent for longer is replaced as a holder
+    repair_mib_per_s: float = 64.0  # for each node that copies, together
+    repair_scan_interval_s: float = 60.0  # between two walks over all blobs
+    rebalance_interval_s: float = 30.0
+    census_interval_s: float = 3600.0  # between two looks for the files that should be here
+    scrub_mib_per_s: float = 16.0
+    scrub_period_s: float = 6 * 24 * 3600.0  # so that each chunk is verified every 7 days
     sweep_interval_s: float = 3600.0
     free_bytes_min: int = 256 * MIB  # below, no new blobs are placed here
     stop_timeout_s: float = 10.0
@@ -73,6 +80,9 @@ class NodeSettings:
             0 <= self.inline_bytes <= INLINE_BYTES_MAX,
             f"inline_bytes must be between 0 and {INLINE_BYTES_MAX}",
         )
+        _require(self.repair_mib_per_s > 0, "repair_mib_per_s must be above 0")
+        _require(self.scrub_mib_per_s > 0, "scrub_mib_per_s must be above 0")
+        _require(self.repair_grace_s > 0, "repair_grace_s must be above 0")
         _require(self.report_interval_s < self.peer_silence_s, "reports must beat peer_silence_s")
 
     @property

@@ -62,6 +62,9 @@ def node_settings(config: Config) -> NodeSettings:
         amqp_url=config.text("amqp.url") or None,
         inline_bytes=config.number("node.inline_bytes"),
         garbage_grace_s=config.real("node.garbage_grace_s"),
+        repair_grace_s=config.real("node.repair_grace_s"),
+        repair_mib_per_s=config.real("node.repair_mib_per_s"),
+        scrub_mib_per_s=config.real("node.scrub_mib_per_s"),
         raft=RaftConfig(
             election_timeout_min_ms=election_ms,
             election_timeout_max_ms=2 * election_ms,

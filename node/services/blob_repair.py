@@ -2,7 +2,8 @@
 
 A copy that is there is read through first. Bad chunks are replaced one by one, a damaged footer
 sends the file to quarantine and the blob is fetched whole. Bytes come from the holders the
-leader names, in that order, and go through the same checks as a client's upload.
+leader names, in that order, and go through the same checks as a client's upload. What is read
+and fetched is paced (throttle.py), so that clients notice little of it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from astra.wire import BlobEnd, BlobPiece, BlobRead, BlobStored, HolderRef, Repa
 from node.chunkstore.executor import AsyncBlobWriter, AsyncChunkStore
 from node.chunkstore.ports import READ_BATCH_CHUNKS_MAX, DamagedBlob
 from node.services.blobs import check_blob_id
+from node.services.fence import CopyFence
+from node.services.throttle import TokenBucket
 
 _PIECE_TIMEOUT_S: Final = 10.0
 
@@ -33,24 +36,29 @@ _log = get_logger("repair")
 
 class BlobRepairer:
     def __init__(
-        self, *, node_id: str, chunks: AsyncChunkStore, dialer: Dialer, parallel_max: int
+        self,
+        *,
+        node_id: str,
+        chunks: AsyncChunkStore,
+        dialer: Dialer,
+        parallel_max: int,
+        rate: TokenBucket,
+        fence: CopyFence,
     ) -> None:
         self._node_id = node_id
         self._chunks = chunks
         self._dialer = dialer
         self._parallel_max = parallel_max
-        self._running: set[str] = set()
+        self._rate = rate
+        self._fence = fence
 
     async def repair(self, request: RepairBlob) -> BlobStored:
         """Durable and verified on return. Raises Overloaded, Unavailable (no source was good)."""
         check_blob_id(request.blob_id)
-        if request.blob_id in self._running or len(self._running) >= self._parallel_max:
+        if self._fence.filling >= self._parallel_max:
             raise Overloaded("enough repairs are under way here")
-        self._running.add(request.blob_id)
-        try:
+        with self._fence.fill(request.blob_id):
             await self._make_whole(request)
-        finally:
-            self._running.discard(request.blob_id)
         return BlobStored(size=request.size)
 
     async def _make_whole(self, request: RepairBlob) -> None:
@@ -80,6 +88,7 @@ class BlobRepairer:
                         index, min(READ_BATCH_CHUNKS_MAX, count - index)
                     )
                     index += len(batch)
+                    await self._rate.take(sum(len(chunk.data) for chunk in batch))
                 except BadChunk:
                     bad.append(index)
                     index += 1
@@ -111,7 +120,7 @@ class BlobRepairer:
             writer = await self._chunks.create(request.blob_id)
             try:
                 await stream.send(BlobRead(blob_id=request.blob_id, offset=0, length=request.size))
-                await _copy_pieces(stream, writer, request.size)
+                await self._copy_pieces(stream, writer, request.size)
                 await writer.finish()
             except BaseException:
                 await writer.abort()
@@ -120,6 +129,18 @@ class BlobRepairer:
             stream.abort()
             raise
         await stream.release()
+
+    async def _copy_pieces(self, stream: BulkStream, writer: AsyncBlobWriter, size: int) -> None:
+        """A source that waits for its turn is slowed down by TCP."""
+        received = 0
+        while received < size:
+            message, payload = await stream.receive(timeout_s=_PIECE_TIMEOUT_S)
+            if not isinstance(message, BlobPiece) or not payload:
+                raise WireError("the source ended too early")
+            await self._rate.take(len(payload))
+            await writer.append(payload, stream.last_payload_crc)
+            received += len(payload)
+        await _expect_end(stream)
 
     async def _fetch_chunk(self, request: RepairBlob, source: HolderRef, index: int) -> None:
         offset = index * CHUNK_SIZE
@@ -137,17 +158,6 @@ class BlobRepairer:
             raise
         await stream.release()
         await self._chunks.replace_chunk(request.blob_id, index, payload, crc)
-
-
-async def _copy_pieces(stream: BulkStream, writer: AsyncBlobWriter, size: int) -> None:
-    received = 0
-    while received < size:
-        message, payload = await stream.receive(timeout_s=_PIECE_TIMEOUT_S)
-        if not isinstance(message, BlobPiece) or not payload:
-            raise WireError("the source ended too early")
-        await writer.append(payload, stream.last_payload_crc)
-        received += len(payload)
-    await _expect_end(stream)
 
 
 async def _expect_end(stream: BulkStream) -> None:

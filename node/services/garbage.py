@@ -1,11 +1,16 @@
 """Each holder's broom: deletes the blobs that nothing refers to any more.
 
-Two kinds. *Garbage* is what a committed command unlinked: every node reads it from its own
+Four kinds. *Garbage* is what a committed command unlinked: every node reads it from its own
 metadata, waits a grace (running downloads finish), deletes its copies and has the leader forget
-them. *Orphans* are files that no command ever named: a client or gateway died before its commit.
+them. *Dropped* copies are those of living blobs that moved to another node, or were too many.
+*Strays* are copies of living blobs that name other holders (a repair that lost a race, a node that
+was replaced): they are declared dropped first. *Orphans* are files that no command ever named: a
+client or gateway died before its commit.
 
 Invariants
-- A blob that the metadata knows is never deleted here, whoever its holders are.
+- A copy of a blob in use is only deleted while DROPPED says so, as seen after a read barrier, and
+  while nobody can give this node a new one: DROPPED keeps it from becoming a holder (only this node
+  takes the row away), the fence keeps repairs off from before the barrier until the row is gone.
 - Orphans are only looked for after a read barrier, and only among ids older than
   BLOB_ORPHAN_AGE_MS_MIN: a blob may be committed for BLOB_COMMIT_AGE_MS_MAX after it was placed,
   so one that old and unknown now stays unknown for ever.
@@ -19,20 +24,22 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from astra.commands import ForgetGarbage
+from astra.commands import DropCopies, ForgetGarbage
 from astra.constants import BLOB_ORPHAN_AGE_MS_MIN
 from astra.errors import AstraError, Fatal
 from astra.log import get_logger
-from astra.model import BLOBS, GARBAGE, Garbage
+from astra.model import BLOBS, DROPPED, GARBAGE, Dropped, Garbage
 from astra.ports import Clock, MetadataStore, MetadataView
 from astra.wire import Commit, Epochs
 from node.chunkstore.executor import AsyncChunkStore
 from node.services.blobs import BlobService
+from node.services.fence import CopyFence
 from node.services.ports import LeaderLink
 
 _PAGE: Final = 500
 _FORGET_TIMEOUT_S: Final = 10.0
 _RETRY_S: Final = 2.0
+_STRAYS_PER_PAGE_MAX: Final = 50  # remembered; the others wait for a later sweep
 
 _log = get_logger("garbage")
 
@@ -49,8 +56,11 @@ class GarbageCollector:
         barrier: Callable[[], Awaitable[int]],
         clock: Clock,
         grace_ms: int,
+        fence: CopyFence,
     ) -> None:
         """`barrier` returns when everything committed before is applied here, or raises."""
+        self._fence = fence
+        self._strays: set[str] = set()  # of the sweep before: seen twice, it is one
         self._node_id = node_id
         self._store = store
         self._chunks = chunks
@@ -65,6 +75,7 @@ class GarbageCollector:
         while True:
             await asyncio.sleep(interval_s)
             await _attempt(self.collect_once)
+            await _attempt(self.collect_dropped_once)
 
     async def run_sweep(self, interval_s: float) -> None:
         """Sweeps for ever; the first time soon after the start, for the blob count."""
@@ -103,10 +114,53 @@ class GarbageCollector:
         for blob_id in blob_ids:
             await self._chunks.delete(blob_id)
         self._blobs.blob_count = max(0, self._blobs.blob_count - len(blob_ids))
-        command = ForgetGarbage(node_id=self._node_id, blob_ids=tuple(blob_ids))
+        await self._propose(ForgetGarbage(node_id=self._node_id, blob_ids=tuple(blob_ids)))
+        return len(blob_ids)
+
+    async def _propose(self, command: ForgetGarbage | DropCopies) -> None:
         commit = Commit(request_id=uuid.uuid4().hex, epochs=Epochs(), command=command)
         await self._leader.ask(commit, timeout_s=_FORGET_TIMEOUT_S)
-        return len(blob_ids)
+
+    # --- dropped copies ---
+
+    async def collect_dropped_once(self) -> int:
+        """How many of this node's dropped copies were deleted and forgotten."""
+        collected, after = 0, ""
+        while True:
+            page = await self._dropped_page(after)
+            due_ms = self._clock.wall_ms() - self._grace_ms
+            old = [blob_id for blob_id, dropped in page if dropped.since_ms <= due_ms]
+            if old:
+                with self._fence.drop(old) as free:
+                    await self._barrier()
+                    collected += await self._delete_and_forget(await self._still_dropped(free))
+            if len(page) < _PAGE:
+                return collected
+            after = page[-1][0]
+
+    async def _dropped_page(self, after: str) -> list[tuple[str, Dropped]]:
+        async def scan(view: MetadataView) -> list[tuple[str, Dropped]]:
+            start = (self._node_id, after + "\0") if after else (self._node_id,)
+            rows = await view.scan(DROPPED, start, (self._node_id + "\0",), _PAGE)
+            return [(str(key[1]), dropped) for key, dropped in rows]
+
+        return await self._store.read(scan, long=True)
+
+    async def _still_dropped(self, blob_ids: Sequence[str]) -> list[str]:
+        """Those with a row, of which this node is no holder: the second follows from the first,
+        and is looked at all the same before bytes go."""
+
+        async def find(view: MetadataView) -> list[str]:
+            found: list[str] = []
+            for blob_id in blob_ids:
+                blob = await view.get(BLOBS, (blob_id,))
+                is_holder = blob is not None and self._node_id in blob.holders
+                row = await view.get(DROPPED, (self._node_id, blob_id))
+                if row is not None and not is_holder:
+                    found.append(blob_id)
+            return found
+
+        return await self._store.read(find, long=True)
 
     # --- orphans ---
 
@@ -114,7 +168,9 @@ class GarbageCollector:
         """How many orphans were deleted. Counts the blobs on the way."""
         await self._barrier()
         count, deleted, after = 0, 0, None
+        strays: set[str] = set()
         while page := await self._chunks.list_ids(after, _PAGE):
+            strays.update(await self._declare_strays(page))
             orphans = await self._find_orphans(page)
             for blob_id in orphans:
                 await self._chunks.delete(blob_id)
@@ -122,9 +178,30 @@ class GarbageCollector:
             deleted += len(orphans)
             after = page[-1]
         self._blobs.blob_count = count
+        self._strays = strays
         if deleted:
             _log.info("orphaned blobs deleted", count=deleted)
         return deleted
+
+    async def _declare_strays(self, blob_ids: Sequence[str]) -> list[str]:
+        """Copies here of blobs that are held elsewhere. A copy that is just being made looks the
+        same, so they are declared when they are seen by two sweeps."""
+
+        async def find(view: MetadataView) -> list[str]:
+            return [each for each in blob_ids if await self._is_stray(view, each)]
+
+        strays = await self._store.read(find, long=True)
+        again = tuple(blob_id for blob_id in strays if blob_id in self._strays)
+        if again:
+            await self._propose(DropCopies(node_id=self._node_id, blob_ids=again))
+            _log.info("copies that count no more are dropped", count=len(again))
+        return strays[:_STRAYS_PER_PAGE_MAX]
+
+    async def _is_stray(self, view: MetadataView, blob_id: str) -> bool:
+        blob = await view.get(BLOBS, (blob_id,))
+        if blob is None or self._node_id in blob.holders:
+            return False
+        return await view.get(DROPPED, (self._node_id, blob_id)) is None
 
     async def _find_orphans(self, blob_ids: Sequence[str]) -> list[str]:
         newest_ms = self._clock.wall_ms() - BLOB_ORPHAN_AGE_MS_MIN

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from astra.constants import REPLICAS
 from astra.errors import AstraError
@@ -31,6 +32,14 @@ class Backends:
     bus: str
 
 
+class Work(Protocol):
+    """The background work, as people see it."""
+
+    def problems(self) -> list[str]: ...
+
+    def work(self) -> tuple[tuple[str, str], ...]: ...
+
+
 class HealthService:
     def __init__(
         self,
@@ -47,7 +56,9 @@ class HealthService:
         zone: str,
         free_bytes_min: int,
         log_write_ms: Callable[[], float],
+        upkeep: Work,
     ) -> None:
+        self._upkeep = upkeep
         self._consensus = consensus
         self._applier = applier
         self._cluster = cluster
@@ -109,6 +120,7 @@ class HealthService:
                 ("bus", f"{self._backends.bus}: {self._bus.state()}"),
             ),
             zone=self._zone,
+            work=self._upkeep.work(),
         )
 
     async def _problems(self, raft: RaftStatus | None) -> list[str]:
@@ -131,7 +143,7 @@ class HealthService:
             problems.append(f"only {live} nodes are live: new blobs get fewer copies")
         if raft is not None and raft.role is Role.LEADER:
             problems += describe_lag(raft.peers, raft.last_index)
-        return problems
+        return problems + self._upkeep.problems()
 
     def _backend_problems(self) -> list[str]:
         states = (("cache", self._cache.state()), ("bus", self._bus.state()))

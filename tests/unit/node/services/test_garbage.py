@@ -17,6 +17,7 @@ from node.chunkstore.executor import AsyncChunkStore
 from node.chunkstore.memory import MemoryChunkStore, MemoryDisk
 from node.metadata.memory import MemoryMetadataStore
 from node.services.blobs import BlobService
+from node.services.fence import CopyFence
 from node.services.garbage import GarbageCollector
 
 NOW_MS = 2_000_000_000_000
@@ -68,6 +69,7 @@ class Broom:
             barrier=self._barrier,
             clock=FixedClock(),
             grace_ms=60_000,
+            fence=CopyFence(),
         )
 
     async def _barrier(self) -> int:
