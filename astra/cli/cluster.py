@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from astra.cli.settings import cluster_secret, node_addresses
 from astra.commands import AnyCommand, Refusal, Result
-from astra.config import Config, parse_peers
+from astra.config import Config
 from astra.errors import AstraError, Refused
 from astra.leader import LeaderClient
 from astra.net import Dialer
@@ -17,12 +17,17 @@ from astra.wire import Commit, Committed, Epochs, GetStatus, NodeStatus
 
 
 @asynccontextmanager
-async def connected(config: Config, *, timeout_s: float = 15.0) -> AsyncIterator[LeaderClient]:
+async def connected(
+    config: Config, *, timeout_s: float = 15.0, attempt_timeout_s: float = 3.0
+) -> AsyncIterator[LeaderClient]:
     """The leader of the configured cluster, for as long as the context lasts."""
     dialer = Dialer(secret=cluster_secret(config), role="gateway", peer_id="astra-cli")
     try:
         yield LeaderClient(
-            dialer, node_addresses(config), timeout_s=timeout_s, attempt_timeout_s=3.0
+            dialer,
+            node_addresses(config),
+            timeout_s=timeout_s,
+            attempt_timeout_s=attempt_timeout_s,
         )
     finally:
         await dialer.close()
@@ -37,9 +42,10 @@ async def commit(leader: LeaderClient, command: AnyCommand) -> Result:
     return result
 
 
-async def node_statuses(config: Config) -> dict[str, NodeStatus | AstraError]:
+async def node_statuses(
+    config: Config, peers: Mapping[str, str]
+) -> dict[str, NodeStatus | AstraError]:
     """What each node says of itself, or why it says nothing. By node id."""
-    peers = parse_peers(config.required("cluster.peers"))
     dialer = Dialer(secret=cluster_secret(config), role="gateway", peer_id="astra-cli")
 
     async def ask(address: str) -> NodeStatus | AstraError:

@@ -23,6 +23,7 @@ from astra.commands import PutUser
 from astra.config import Config, load, parse_listen
 from astra.errors import AstraError, ConfigError
 from astra.model import AccessKey, User
+from astra.wire import Accepted, AddMember, ListMembers, MemberList
 
 ROOT_USER_ID: Final = "root"
 _READY_TIMEOUT_S: Final = 60.0
@@ -68,6 +69,7 @@ class Dev:
         self._nodes: list[Child] = []
         self._gateway: Child | None = None
         self._credentials: Credentials | None = None
+        self._addresses: dict[str, str] = {}
 
     def prepare(self, *, nodes: int) -> None:
         """Writes the settings of every process. Raises ConfigError."""
@@ -77,10 +79,13 @@ class Dev:
             raise ConfigError("give ASTRA_ROOT_ACCESS_KEY and ASTRA_ROOT_SECRET_KEY, or neither")
         _check_port_free(config)
         self._credentials = directory.credentials(access_key, secret_key)
+        before = directory.node_ids()
         addresses = directory.node_addresses(nodes)
+        self._addresses = addresses
         cluster = {
             "id": directory.cluster_id(),
             "peers": ",".join(f"{node_id}={at}" for node_id, at in addresses.items()),
+            "voters": ",".join(self._seed_voters(before or list(addresses))),
         }
         directory.secret()
         directory.write_private(
@@ -90,6 +95,14 @@ class Dev:
         for number, node_id in enumerate(addresses):
             self._nodes.append(self._prepare_node(number, node_id, cluster))
         self._gateway = self._prepare_gateway(cluster)
+
+    def _seed_voters(self, began_with: list[str]) -> tuple[str, ...]:
+        """Those of the first start that are still here; a node that is new never votes by its
+        settings alone."""
+        voters = self._directory.voters(began_with)
+        return tuple(each for each in voters if each in self._addresses) or tuple(
+            list(self._addresses)[:1]
+        )
 
     def _prepare_node(self, number: int, node_id: str, cluster: Mapping[str, str]) -> Child:
         directory = self._directory
@@ -149,6 +162,7 @@ class Dev:
                 while not stop.is_set():
                     try:
                         await self._put_root()
+                        await self._add_nodes()
                         await _endpoint_answers(self._config)
                         return True
                     except (AstraError, OSError):
@@ -170,6 +184,17 @@ class Dev:
         )
         async with connected(config, timeout_s=5.0) as leader:
             await commit(leader, PutUser(user=user, keys=(key,), replace=True))
+
+    async def _add_nodes(self) -> None:
+        """More nodes than last time: the cluster grows."""
+        config = load(environ={}, file=self._directory.path / "astra.toml")
+        async with connected(config, timeout_s=5.0) as leader:
+            found = await leader.ask(ListMembers(), MemberList)
+            known = {member.node.node_id for member in found.members}
+            for node_id, address in self._addresses.items():
+                if known and node_id not in known:
+                    await leader.ask(AddMember(node_id=node_id, address=address), Accepted)
+                    say(f"node {node_id} joins the cluster")
 
     def _greet(self) -> None:
         credentials = self._credentials

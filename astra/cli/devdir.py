@@ -5,6 +5,8 @@ DIR/cluster-secret     what the peers prove to each other (mode 0600)
 DIR/credentials.json   access key and secret of the root user (mode 0600)
 DIR/nodes/ID.toml      settings of one node (mode 0600: may hold a database password)
 DIR/nodes/ID/          its chunks and its SQLite file
+DIR/voters               ids of the nodes that the cluster was started with
+DIR/removed              ids of nodes that were removed; they are not started any more
 DIR/gateway.toml, DIR/gateway.json, DIR/logs/, DIR/lock
 """
 
@@ -15,11 +17,12 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from astra.constants import VOTERS_MAX
 from astra.errors import ConfigError
 
 _PORTS: Final = range(21000, 31000)  # below the range of ports that outgoing connections take
@@ -99,23 +102,60 @@ class DevDirectory:
             self.write_private("cluster-id", f"dev-{secrets.token_hex(4)}")
         return path.read_text().strip()
 
+    def node_ids(self) -> list[str]:
+        """The nodes that were started here before; none in a new directory."""
+        path = self.path / "ports.json"
+        return list(json.loads(path.read_text())) if path.exists() else []
+
     def node_addresses(self, count: int) -> dict[str, str]:
         """An address for each node: the port it had, while that is free. Raises ConfigError when
         the directory holds more nodes than asked for (their data would be left out)."""
         path = self.path / "ports.json"
         kept: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+        removed = set(_words(self.path / "removed"))
+        kept = {node_id: port for node_id, port in kept.items() if node_id not in removed}
         if len(kept) > count:
             raise ConfigError(
                 f"this data directory has {len(kept)} nodes; start it with --nodes {len(kept)}"
             )
         taken: set[int] = set()
         ports: dict[str, int] = {}
-        for number in range(1, count + 1):
-            node_id = f"n{number}"
+        for node_id in _new_ids(kept, removed, count):
             ports[node_id] = _free_port(kept.get(node_id), taken)
             taken.add(ports[node_id])
         self.write_private("ports.json", json.dumps(ports))
         return {node_id: f"127.0.0.1:{port}" for node_id, port in ports.items()}
+
+    def voters(self, addresses: Sequence[str]) -> tuple[str, ...]:
+        """Who voted when the cluster began, of which `addresses` names the nodes of now. Nodes
+        that come later are voted in by the cluster."""
+        path = self.path / "voters"
+        if not path.exists():
+            self.write_private("voters", " ".join(addresses[:VOTERS_MAX]))
+        return tuple(_words(path))
+
+
+def note_removed(path: Path, node_id: str) -> None:
+    """The node is not started any more, if `path` is the directory of an `astra dev`."""
+    ports = path / "ports.json"
+    if ports.exists() and node_id in json.loads(ports.read_text()):
+        with (path / "removed").open("a") as file:
+            file.write(f"{node_id}\n")
+
+
+def _words(path: Path) -> list[str]:
+    return path.read_text().split() if path.exists() else []
+
+
+def _new_ids(kept: Iterable[str], removed: Set[str], count: int) -> list[str]:
+    """The kept node ids, and new ones after them: an id is never used again."""
+    ids = list(kept)
+    number = 1
+    while len(ids) < count:
+        if f"n{number}" not in removed and f"n{number}" not in ids:
+            ids.append(f"n{number}")
+        number += 1
+    return ids
 
 
 def new_access_key() -> str:

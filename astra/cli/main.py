@@ -22,7 +22,9 @@ app = typer.Typer(
     help="AstraStorage: several servers, one S3-compatible object store.",
 )
 key_app = typer.Typer(no_args_is_help=True, help="Users and their access keys.")
+node_app = typer.Typer(help="Runs a node, or administers the nodes of a cluster.")
 config_app = typer.Typer(no_args_is_help=True, help="Settings.")
+app.add_typer(node_app, name="node")
 app.add_typer(key_app, name="key")
 app.add_typer(config_app, name="config")
 
@@ -89,18 +91,89 @@ def dev(
     _finish(run)
 
 
-@app.command()
+@node_app.callback(invoke_without_command=True)
 def node(
+    context: typer.Context,
     config: ConfigFile = None,
     node_id: Annotated[str | None, typer.Option("--id", help="Which of cluster.peers.")] = None,
     data: Annotated[str | None, typer.Option("--data", help="Its data directory.")] = None,
     parent: Parent = 0,
 ) -> None:
-    """Runs one node. Example: astra node --config /etc/astra.toml --id n1 --data /srv/astra"""
+    """Runs one node: astra node --config /etc/astra.toml --id n1 --data /srv/astra
+
+    Or administers them: see the commands below, which take --data or --config themselves."""
+    if context.invoked_subcommand is not None:
+        return
     _follow(parent)
     from astra.cli.node import run_node
 
     _finish(lambda: run_node(find_config(config, node__id=node_id, data__dir=data)))
+
+
+NodeId = Annotated[str, typer.Argument(help="Id of the node.")]
+
+
+@node_app.command("add")
+def node_add(
+    node_id: Annotated[str, typer.Option("--id", help="Id of the new node.")],
+    address: Annotated[str, typer.Option(help="HOST:PORT where the others reach it.")],
+    zone: Annotated[str, typer.Option(help="Rack, room or site.")] = "",
+    data: DataDir = None,
+    config: ConfigFile = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Lets a node join. Example: astra node add --data .astra --id n4 --address 10.0.0.4:9010"""
+    from astra.cli.nodes import add_node
+
+    _finish(
+        lambda: add_node(
+            find_config(config, data), node_id=node_id, address=address, zone=zone, output=output
+        )
+    )
+
+
+@node_app.command("list")
+def node_list(
+    data: DataDir = None, config: ConfigFile = None, output: Output = Format.TABLE
+) -> None:
+    """Lists the members: address, zone, state, and whether they vote."""
+    from astra.cli.nodes import list_nodes
+
+    _finish(lambda: list_nodes(find_config(config, data), output))
+
+
+@node_app.command("drain")
+def node_drain(
+    node_id: NodeId,
+    undo: Annotated[bool, typer.Option("--undo", help="It is active again.")] = False,
+    wait: Annotated[bool, typer.Option(help="Show progress until no blob is left on it.")] = True,
+    data: DataDir = None,
+    config: ConfigFile = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Moves all data off a node, to remove it then. Example: astra node drain --data .astra n2"""
+    from astra.cli.nodes import drain_node
+
+    _finish(
+        lambda: drain_node(
+            find_config(config, data), node_id=node_id, undo=undo, wait=wait, output=output
+        )
+    )
+
+
+@node_app.command("remove")
+def node_remove(
+    node_id: NodeId,
+    force: Annotated[
+        bool, typer.Option("--force", help="Although blobs name it: it is dead for good.")
+    ] = False,
+    data: DataDir = None,
+    config: ConfigFile = None,
+) -> None:
+    """Takes a drained node out of the cluster. Example: astra node remove --data .astra n2"""
+    from astra.cli.nodes import remove_node
+
+    _finish(lambda: remove_node(find_config(config, data), node_id=node_id, force=force, data=data))
 
 
 @app.command()

@@ -6,30 +6,52 @@ import asyncio
 import json
 import os
 from pathlib import Path
+from typing import Final
 
 from astra.cli.cluster import node_statuses
+from astra.cli.nodes import member_row, members_or_none
 from astra.cli.output import Format, print_json, print_table
-from astra.config import Config
+from astra.config import Config, parse_peers
 from astra.errors import AstraError
 from astra.wire import NodeStatus
+
+_MEMBERS_TIMEOUT_S: Final = 2.0
 
 
 def show_status(config: Config, *, data: Path | None, output: Format) -> int:
     """Prints it; exit status 0 when everything is healthy, 1 when not."""
-    statuses = asyncio.run(node_statuses(config))
-    nodes = [_node_row(node_id, status) for node_id, status in statuses.items()]
+    nodes = asyncio.run(_node_rows(config))
     gateways = _gateways(data)
     problems = _problems(nodes)
     if output is Format.JSON:
         leader = next((node["id"] for node in nodes if node["role"] == "leader"), None)
         print_json({"leader": leader, "nodes": nodes, "gateways": gateways, "problems": problems})
     else:
-        columns = ("id", "role", "term", "commit", "applied", "pid", "free_gib", "blobs", "health")
+        columns = (
+            "id", "zone", "state", "part", "role", "term", "commit", "applied", "pid", "free_gib",
+            "blobs", "health",
+        )  # fmt: skip
         print_table(columns, nodes)
         print_table(("pid", "parent"), gateways)
         for problem in problems:
             print(f"! {problem}")
     return 1 if problems else 0
+
+
+async def _node_rows(config: Config) -> list[dict[str, object]]:
+    """The members that the leader knows; without a leader those of the settings. Seeds that were
+    removed are left out."""
+    addresses = parse_peers(config.required("cluster.peers"))
+    found = await members_or_none(config, timeout_s=_MEMBERS_TIMEOUT_S)
+    if found is not None and found.members:
+        addresses = {each.node.node_id: each.node.address for each in found.members}
+    statuses = await node_statuses(config, addresses)
+    rows = {node_id: _node_row(node_id, status) for node_id, status in statuses.items()}
+    if found is not None:
+        for member in found.members:
+            row = member_row(member, found.leader)
+            rows[member.node.node_id] |= {name: row[name] for name in ("zone", "state", "part")}
+    return list(rows.values())
 
 
 def _node_row(node_id: str, status: NodeStatus | AstraError) -> dict[str, object]:
