@@ -34,12 +34,16 @@ function request()
   at = at % count + 1
   return requests[at]
 end
-local answered = 0
-if ONCE then
-  function response()
+local answered, refused = 0, 0
+if ONCE then -- wrk itself would wait for the end of its duration
+  function response(status)
     answered = answered + 1
+    refused = refused + (status >= 400 and 1 or 0)
     if answered == count then
-      wrk.thread:stop()
+      io.write(string.format('\\nRESULT {"requests": %d, "us": 0, "p50_us": 0, "p99_us": 0, '
+        .. '"status": %d, "broken": 0}\\n', count, refused))
+      io.flush()
+      os.exit(0)
     end
   end
 end
@@ -96,7 +100,7 @@ def run(
     once: bool = False,
 ) -> Load:
     """Sends the requests in their order, again and again for `seconds`; with `once` until each
-    was answered, whatever that takes. Raises LoadFailed on any bad answer."""
+    was answered, whatever that takes (no latencies then). Raises LoadFailed on any bad answer."""
     seconds = _ONCE_S_MAX if once else seconds
     with tempfile.TemporaryDirectory(prefix="bench-wrk-") as directory:
         listing, script = Path(directory, "targets"), Path(directory, "load.lua")
@@ -124,7 +128,7 @@ def _measure(command: Sequence[str]) -> Load:
     cpu = now.children_user + now.children_system - used.children_user - used.children_system
     return Load(
         requests=found["requests"],
-        seconds=found["us"] / 1e6,
+        seconds=found["us"] / 1e6 or elapsed,
         elapsed=elapsed,
         p50_us=found["p50_us"],
         p99_us=found["p99_us"],
