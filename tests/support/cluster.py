@@ -151,7 +151,7 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=_environment(),
+                env=environment(),
                 cwd=ROOT,
                 start_new_session=True,
             )
@@ -174,7 +174,7 @@ class Cluster:
         done = subprocess.run(
             argv,
             capture_output=True,
-            env=_environment(),
+            env=environment(),
             cwd=ROOT,
             timeout=COMMAND_SECONDS,
             check=False,
@@ -318,7 +318,7 @@ class Cluster:
         return "\n".join(parts)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The caller's environment without settings that would change the cluster."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("ASTRA_")}
     return {**kept, "PYTHONUNBUFFERED": "1"}
