@@ -28,7 +28,7 @@ from astra.commands import DropCopies, ForgetGarbage
 from astra.constants import BLOB_ORPHAN_AGE_MS_MIN
 from astra.errors import AstraError, Fatal
 from astra.log import get_logger
-from astra.model import BLOBS, DROPPED, GARBAGE, Dropped, Garbage
+from astra.model import BLOBS, CLOCK_MS, DROPPED, GARBAGE, MARKS, Dropped, Garbage
 from astra.ports import Clock, MetadataStore, MetadataView
 from astra.wire import Commit, Epochs
 from node.chunkstore.executor import AsyncChunkStore
@@ -204,13 +204,16 @@ class GarbageCollector:
         return await view.get(DROPPED, (self._node_id, blob_id)) is None
 
     async def _find_orphans(self, blob_ids: Sequence[str]) -> list[str]:
-        newest_ms = self._clock.wall_ms() - BLOB_ORPHAN_AGE_MS_MIN
-        old = [blob_id for blob_id in blob_ids if placed_ms(blob_id) < newest_ms]
+        """Their age is judged by the cluster's clock, as apply judges whether a blob may still be
+        committed: by a clock of this machine that jumps, an upload under way would be an orphan."""
 
         async def unknown(view: MetadataView) -> list[str]:
+            clock = await view.get(MARKS, (CLOCK_MS,))
+            newest_ms = (0 if clock is None else clock.value) - BLOB_ORPHAN_AGE_MS_MIN
+            old = [blob_id for blob_id in blob_ids if placed_ms(blob_id) < newest_ms]
             return [blob_id for blob_id in old if not await _is_known(view, blob_id)]
 
-        return await self._store.read(unknown, long=True) if old else []
+        return await self._store.read(unknown, long=True)
 
 
 async def _is_known(view: MetadataView, blob_id: str) -> bool:

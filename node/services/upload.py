@@ -11,7 +11,7 @@ from typing import Final
 from astra.commands import NewBlob, PutObject, PutPart
 from astra.constants import INLINE_BYTES_MAX, OBJECT_SIZE_MAX, REPLICAS, WRITE_QUORUM
 from astra.errors import RefusalCode, Refused, Unavailable
-from astra.model import UPLOADS, Upload
+from astra.model import CLOCK_MS, MARKS, UPLOADS, Upload
 from astra.placement import place_blob
 from astra.ports import Clock, MetadataView, Random
 from astra.wire import Commit, Committed, PlaceBlobs, Placed, Placement
@@ -47,13 +47,15 @@ class UploadService:
         """Raises Refused (NO_SUCH_BUCKET, NO_SUCH_UPLOAD, STALE_EPOCH), Unavailable."""
         if not 0 < request.count <= PLACED_AT_ONCE_MAX or not 0 <= request.size <= OBJECT_SIZE_MAX:
             raise Refused(RefusalCode.INVALID_ARGUMENT, "blob count or size is out of bounds")
-        upload = await self._reads.read(lambda view: _check_target(view, request))
-        placements = tuple(self._place_one(request.size) for _ in range(request.count))
+        upload, clock_ms = await self._reads.read(lambda view: _check_target(view, request))
+        # The cluster's clock never goes back; this machine's may have jumped.
+        now_ms = max(self._clock.wall_ms(), clock_ms)
+        placements = tuple(self._place_one(request.size, now_ms) for _ in range(request.count))
         quorum = min(WRITE_QUORUM, min(len(place.holders) for place in placements))
         return Placed(placements=placements, quorum=quorum, upload=upload)
 
-    def _place_one(self, size: int) -> Placement:
-        blob_id = f"{self._clock.wall_ms():012x}{self._rng.randbytes(10).hex()}"
+    def _place_one(self, size: int, now_ms: int) -> Placement:
+        blob_id = f"{now_ms:012x}{self._rng.randbytes(10).hex()}"
         holders = place_blob(self._cluster.placeable_reports(), self._cluster.node_id, size)
         if not holders:
             raise Unavailable("no node has room for the blob")
@@ -85,12 +87,15 @@ class UploadService:
             raise Unavailable("too few holders have the blob")
 
 
-async def _check_target(view: MetadataView, request: PlaceBlobs) -> Upload | None:
+async def _check_target(view: MetadataView, request: PlaceBlobs) -> tuple[Upload | None, int]:
+    """The upload that is named, and the cluster's clock."""
     await admit(view, request.bucket, request.epochs)
+    clock = await view.get(MARKS, (CLOCK_MS,))
+    clock_ms = 0 if clock is None else clock.value
     if request.upload_id is None:
-        return None
+        return None, clock_ms
     place = (request.bucket.encode(), request.key, request.upload_id)
     upload = await view.get(UPLOADS, place)
     if upload is None:
         raise Refused(RefusalCode.NO_SUCH_UPLOAD)
-    return upload
+    return upload, clock_ms

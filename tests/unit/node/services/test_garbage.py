@@ -1,16 +1,26 @@
 """The broom: never deletes what is known, forgets what it deleted, sweeps what nobody named."""
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
 from awscrt.checksums import crc32c
 
-from astra.commands import ForgetGarbage
+from astra.commands import DropCopies, ForgetGarbage
 from astra.constants import BLOB_ORPHAN_AGE_MS_MIN
 from astra.errors import Unavailable
-from astra.model import BLOBS, GARBAGE, Blob, Garbage
+from astra.model import (
+    BLOBS,
+    CLOCK_MS,
+    DROPPED,
+    GARBAGE,
+    MARKS,
+    Blob,
+    Dropped,
+    Garbage,
+    Mark,
+)
 from astra.ports import MetadataTxn
 from astra.wire import Accepted, Commit, Message
 from node.chunkstore.executor import AsyncChunkStore
@@ -37,6 +47,7 @@ class LeaderEnd:
     """What the leader was asked."""
 
     forgotten: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
     is_away: bool = False
 
     def tell(self, message: Message) -> None:
@@ -46,6 +57,9 @@ class LeaderEnd:
         if self.is_away:
             raise Unavailable("no leader")
         assert isinstance(message, Commit)
+        if isinstance(message.command, DropCopies):
+            self.dropped += message.command.blob_ids
+            return Accepted()
         assert isinstance(message.command, ForgetGarbage)
         self.forgotten += message.command.blob_ids
         return Accepted()
@@ -59,6 +73,8 @@ class Broom:
         self.chunks = AsyncChunkStore(MemoryChunkStore(MemoryDisk(random.Random(1))))
         self.leader = LeaderEnd()
         self.barrier_fails = False
+        self.fence = CopyFence()
+        self.on_barrier: Callable[[], Awaitable[None]] | None = None
         blobs = BlobService(node_id="n1", chunks=self.chunks, leader=self.leader, streams_max=4)
         self.collector = GarbageCollector(
             node_id="n1",
@@ -69,13 +85,19 @@ class Broom:
             barrier=self._barrier,
             clock=FixedClock(),
             grace_ms=60_000,
-            fence=CopyFence(),
+            fence=self.fence,
         )
 
     async def _barrier(self) -> int:
         if self.barrier_fails:
             raise Unavailable("no leader")
+        if self.on_barrier is not None:
+            await self.on_barrier()
         return 0
+
+    async def set_clock(self, now_ms: int) -> None:
+        """The cluster's clock."""
+        await self.store.write(lambda txn: txn.put(MARKS, (CLOCK_MS,), Mark(value=now_ms)))
 
     async def store_blob(self, blob_id: str) -> None:
         writer = await self.chunks.create(blob_id)
@@ -90,6 +112,15 @@ class Broom:
                 await txn.put(GARBAGE, (blob_id,), doc)
 
         await self.store.write(write)
+
+    async def drop(self, blob_id: str, *, age_ms: int = 60_000) -> None:
+        async def write(txn: MetadataTxn) -> None:
+            await txn.put(DROPPED, ("n1", blob_id), Dropped(since_ms=NOW_MS - age_ms))
+
+        await self.store.write(write)
+
+    async def undrop(self, blob_id: str) -> None:
+        await self.store.write(lambda txn: txn.delete(DROPPED, ("n1", blob_id)))
 
     async def ids(self) -> list[str]:
         return sorted(await self.chunks.list_ids(None, 100))
@@ -156,8 +187,20 @@ async def test_sweep_deletes_only_what_is_old_and_unknown(broom: Broom) -> None:
     # Known by others only: its holder entry may be on its way (repair), so it stays.
     await broom.put(known, Blob(size=4, references=1, holders=("n2",)))
     await broom.put(waiting, garbage("n1", age_ms=0))
+    await broom.set_clock(NOW_MS)
     assert await broom.collector.sweep_once() == 1
     assert await broom.ids() == sorted([young, known, waiting])
+
+
+async def test_sweep_by_a_clock_that_jumped_ahead_leaves_a_running_upload_alone(
+    broom: Broom,
+) -> None:
+    """This machine's clock says that a day has passed; the cluster's does not."""
+    running = blob_id(OLD_MS)
+    await broom.store_blob(running)
+    await broom.set_clock(OLD_MS + 1000)
+    assert await broom.collector.sweep_once() == 0
+    assert await broom.ids() == [running]
 
 
 async def test_sweep_without_a_barrier_deletes_nothing(broom: Broom) -> None:
@@ -167,3 +210,70 @@ async def test_sweep_without_a_barrier_deletes_nothing(broom: Broom) -> None:
     with pytest.raises(Unavailable):
         await broom.collector.sweep_once()
     assert await broom.ids() == [orphan]
+
+
+# --- copies of living blobs ------------------------------------------------------------------
+
+
+async def test_dropped_copy_is_deleted_and_forgotten_after_the_grace(broom: Broom) -> None:
+    old, young = blob_id(NOW_MS, 1), blob_id(NOW_MS, 2)
+    for name in (old, young):
+        await broom.store_blob(name)
+        await broom.put(name, Blob(size=4, references=1, holders=("n2", "n3")))
+    await broom.drop(old)
+    await broom.drop(young, age_ms=0)
+    assert await broom.collector.collect_dropped_once() == 1
+    assert await broom.ids() == [young]
+    assert broom.leader.forgotten == [old]
+
+
+async def test_dropped_copy_that_counts_again_by_the_barrier_stays(broom: Broom) -> None:
+    """What was read before the barrier is old news: the copy is a new one by then."""
+    name = blob_id(NOW_MS)
+    await broom.store_blob(name)
+    await broom.drop(name)
+
+    async def catch_up() -> None:
+        await broom.undrop(name)
+        await broom.put(name, Blob(size=4, references=1, holders=("n1", "n2")))
+
+    broom.on_barrier = catch_up
+    assert await broom.collector.collect_dropped_once() == 0
+    assert await broom.ids() == [name]
+
+
+async def test_dropped_copy_is_not_deleted_while_a_repair_fills_it(broom: Broom) -> None:
+    name = blob_id(NOW_MS)
+    await broom.store_blob(name)
+    await broom.drop(name)
+    with broom.fence.fill(name):
+        assert await broom.collector.collect_dropped_once() == 0
+    assert await broom.ids() == [name]
+    assert await broom.collector.collect_dropped_once() == 1
+
+
+async def test_dropped_copy_without_a_barrier_stays(broom: Broom) -> None:
+    name = blob_id(NOW_MS)
+    await broom.store_blob(name)
+    await broom.drop(name)
+    broom.barrier_fails = True
+    with pytest.raises(Unavailable):
+        await broom.collector.collect_dropped_once()
+    assert await broom.ids() == [name]
+
+
+async def test_stray_copy_is_declared_dropped_when_seen_twice_and_never_deleted_here(
+    broom: Broom,
+) -> None:
+    stray, mine, gone = (blob_id(NOW_MS, number) for number in (1, 2, 3))
+    for name in (stray, mine, gone):
+        await broom.store_blob(name)
+    await broom.put(stray, Blob(size=4, references=1, holders=("n2", "n3")))
+    await broom.put(mine, Blob(size=4, references=1, holders=("n1", "n2")))
+    await broom.put(gone, Blob(size=4, references=1, holders=("n2",)))
+    await broom.drop(gone)
+    await broom.collector.sweep_once()
+    assert broom.leader.dropped == []
+    await broom.collector.sweep_once()
+    assert broom.leader.dropped == [stray]
+    assert await broom.ids() == sorted([stray, mine, gone])
