@@ -13,9 +13,11 @@ import os
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
+from tests.sim.mutants import MUTANTS, broken
 from tests.sim.run import Outcome, run_seed
 
 REGRESSIONS: Final = Path(__file__).with_name("regressions.txt")
@@ -27,6 +29,11 @@ def main() -> int:
     if os.environ.get("PYTHONHASHSEED") != "0":
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "tests.sim", *sys.argv[1:]])
+    with broken(options.mutant) if options.mutant else nullcontext():
+        return run(options)
+
+
+def run(options: argparse.Namespace) -> int:
     if options.seed is not None:
         outcome = run_seed(options.seed, story=options.story)
         tell(outcome)
@@ -34,7 +41,7 @@ def main() -> int:
     seeds = list(regressions()) if options.regressions else []
     for text in options.seeds:
         seeds += parse_range(text)
-    return run_many(seeds, options.jobs)
+    return run_many(seeds, options.jobs, brief=options.brief)
 
 
 def parse() -> argparse.Namespace:
@@ -46,6 +53,8 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--regressions", action="store_true", help="the seeds that found bugs")
+    parser.add_argument("--mutant", choices=sorted(MUTANTS), help="with this bug")
+    parser.add_argument("--brief", action="store_true", help="one line for each failure")
     return parser.parse_args()
 
 
@@ -61,7 +70,7 @@ def regressions() -> Iterable[int]:
             yield int(words[0])
 
 
-def run_many(seeds: list[int], jobs: int) -> int:
+def run_many(seeds: list[int], jobs: int, *, brief: bool = False) -> int:
     started = told = time.monotonic()
     done = failed = operations = undecided = 0
     with multiprocessing.get_context("fork").Pool(jobs, initializer=gc.freeze) as pool:
@@ -71,7 +80,7 @@ def run_many(seeds: list[int], jobs: int) -> int:
             undecided += outcome.undecided
             if outcome.error:
                 failed += 1
-                tell(outcome)
+                tell(outcome, brief=brief)
             now = time.monotonic()
             if now - told > PROGRESS_S or done == len(seeds):
                 told = now
@@ -84,7 +93,10 @@ def run_many(seeds: list[int], jobs: int) -> int:
     return 1 if failed else 0
 
 
-def tell(outcome: Outcome) -> None:
+def tell(outcome: Outcome, *, brief: bool = False) -> None:
+    if brief:
+        print(f"seed {outcome.seed}: {(outcome.error or 'ok').splitlines()[0]}", flush=True)
+        return
     if outcome.story:
         print("\n".join(outcome.story))
     verdict = outcome.error or "every promise was kept"

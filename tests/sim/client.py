@@ -60,14 +60,14 @@ class Answer:
         return self.headers["etag"].strip('"')
 
 
-def gateway_settings(name: str, nodes: tuple[str, ...]) -> GatewaySettings:
+def gateway_settings(name: str, nodes: tuple[str, ...], *, patience_s: float) -> GatewaySettings:
     return GatewaySettings(
         gateway_id=name,
         nodes=nodes,
         cluster_secret=SECRET,
         inline_bytes=200,
         request_timeout_s=5.0,
-        attempt_timeout_s=1.5,
+        attempt_timeout_s=patience_s,
         holder_timeout_s=3.0,
         holder_stall_s=0.7,
         workers=1,

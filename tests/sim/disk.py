@@ -60,6 +60,7 @@ class SimMetadataStore(MemoryMetadataStore):
         self._rng = rng
         self._turn = asyncio.Lock()
         self.slow = 0.15  # chance that a call takes time
+        self.delay_s = 0.004  # at most so much
 
     @property
     def unflushed(self) -> int:
@@ -94,7 +95,7 @@ class SimMetadataStore(MemoryMetadataStore):
 
     async def _dawdle(self) -> None:
         if self._rng.random() < self.slow:
-            await asyncio.sleep(self._rng.uniform(0.0, 0.004))
+            await asyncio.sleep(self._rng.uniform(0.0, self.delay_s))
 
 
 class SimRaftStorage:

@@ -60,7 +60,7 @@ class Machine:
 class SimHandle(asyncio.TimerHandle):
     """A scheduled callback; also what call_soon returns."""
 
-    __slots__ = ("args", "callback", "context", "is_cancelled", "when_s")
+    __slots__ = ("args", "callback", "context", "is_cancelled", "is_input", "when_s")
 
     def __init__(  # asyncio's own constructor is not called: it asks the loop for its debug mode
         self,
@@ -74,6 +74,7 @@ class SimHandle(asyncio.TimerHandle):
         self.context = context
         self.when_s = when_s
         self.is_cancelled = False
+        self.is_input = False  # bytes that arrive, not a timer
 
     def cancel(self) -> None:
         self.is_cancelled = True
@@ -197,8 +198,11 @@ class SimLoop(asyncio.AbstractEventLoop):
             self.on_error(life, f"callback failed: {type(error).__name__}: {error}")
 
     def resume(self, life: Life) -> None:
-        """Ends a pause: everything that came due meanwhile runs now, in its order."""
+        """Ends a pause: everything that came due meanwhile runs now. Loops differ in what they
+        look at first, sockets or timers."""
         life.is_paused = False
+        if self._rng.random() < 0.7:
+            life.held.sort(key=lambda handle: not handle.is_input)
         self._ready.extend(life.held)
         life.held = []
 

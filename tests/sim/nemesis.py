@@ -188,7 +188,7 @@ class Nemesis:
 
     def jump_clock(self) -> None:
         name = self.rng.choice(list(self.world.machines))
-        seconds = self.rng.choice((-3600.0, -30.0, 2.0, 30.0, 3600.0))
+        seconds = self.rng.choice((-90_000.0, -3600.0, -30.0, 2.0, 30.0, 3600.0, 90_000.0))
         self.world.note(f"the wall clock of {name} jumps by {seconds} s")
         self.world.machines[name].wall_offset_s += seconds
 
@@ -230,6 +230,7 @@ class Nemesis:
         node = self._some_node()
         node.storage.sync_s = self.rng.choice((0.0003, 0.001, 0.01, 0.15))
         node.storage.tables.slow = self.rng.choice((0.0, 0.15, 0.8))
+        node.storage.tables.delay_s = self.rng.choice((0.004, 0.004, 0.3))
 
     # --- the end of it -------------------------------------------------------------------------
 
@@ -239,7 +240,7 @@ class Nemesis:
         self.world.redis.is_down = False
         for node in self.world.nodes.values():
             storage = node.storage
-            storage.sync_s, storage.tables.slow = 0.001, 0.05
+            storage.sync_s, storage.tables.slow, storage.tables.delay_s = 0.001, 0.05, 0.004
             storage.is_sync_broken = False
             storage.chunks._is_crash_armed = storage.chunks._is_sync_broken = False
             storage.tables.break_disk(None)

@@ -70,9 +70,10 @@ class SimNet:
         here.peer, there.peer = there, here
         protocol = factory()
         here.start(protocol)
-        self.loop.call_soon(
+        accept = self.loop.call_soon(
             lambda: there.start(listener[0]()), context=listener[1].context
         )  # after a pause, if the process is paused
+        accept.is_input = True
         return here, protocol
 
     def listen(self, factory: Factory, host: str, port: int) -> asyncio.AbstractServer:
@@ -227,7 +228,8 @@ class SimTransport(asyncio.Transport):
         if self.peer is None:
             return
         self._last_arrival_s = max(self._last_arrival_s, self._loop.now_s + delay_s)
-        self._loop.call_at(self._last_arrival_s, event, context=self.peer.life.context)
+        handle = self._loop.call_at(self._last_arrival_s, event, context=self.peer.life.context)
+        handle.is_input = True
 
     def get_write_buffer_size(self) -> int:
         return self._unsent

@@ -195,8 +195,10 @@ class Scenario:
                 lambda: not world.watch.blobs_without_three_copies(), HEALING_S, "three good copies"
             )
         world.note("a day passes")
+        latest_s = max(machine.wall_offset_s for machine in world.machines.values())
         for machine in world.machines.values():
-            machine.wall_offset_s = AGES_S
+            machine.wall_offset_s = latest_s + AGES_S
+        world.spawn("g1", self.probe([]))  # with a write the cluster's clock learns of it
         self.require(lambda: not world.watch.check_no_garbage(), 30.0, "garbage is collected")
         world.run(6.5)
         world.watch.check_referenced()

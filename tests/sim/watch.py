@@ -58,8 +58,23 @@ class Watch:
     def _check_durable(self, entry: Entry, name: str) -> None:
         holders = {each.name for each in self.nodes.values() if _has_entry(each.storage.log, entry)}
         core = self.nodes[name].core
-        if core is not None and not is_quorum(core.membership, holders):
+        if core is None:
+            return
+        if not is_quorum(core.membership, holders):
             raise Violation(f"entry {entry.index} was applied on {name}, but only {holders} has it")
+        self._check_safe(entry, holders, core.membership.voters)
+
+    def _check_safe(self, entry: Entry, holders: set[str], voters: Sequence[str]) -> None:
+        """No voter without the entry could win an election, by the logs on the disks. Stronger
+        than a majority of copies: it is what figure 8 of the Raft paper is about."""
+        ends = {voter: _end_of(self.nodes[voter].storage.log) for voter in voters}
+        for voter in voters:
+            votes = {each for each in voters if ends[voter] >= ends[each]}
+            if voter not in holders and 2 * len(votes) > len(voters):
+                raise Violation(
+                    f"entry {entry.index} counts as committed, but {voter} lacks it and {votes} "
+                    "would vote for it"
+                )
 
     def on_role(self, name: str, state: SoftState, now_of: Mapping[str, int]) -> None:
         core = self.nodes[name].core
@@ -167,6 +182,14 @@ def compare_tables(one: SimNode, other: SimNode) -> None:
                 f"{one.name} and {other.name} differ at index {one.storage.tables.applied} "
                 f"in {table} {key!r}: {mine.get(key)} and {theirs.get(key)}"
             )
+
+
+def _end_of(log: MemoryLog) -> tuple[int, int]:
+    """Term and index of the last entry: how logs are compared in elections."""
+    row = log._rows.get(log._last_index)
+    if row is not None:
+        return row[0].term, log._last_index
+    return (0, 0) if log._mark is None else (log._mark.term, log._mark.index)
 
 
 def _has_entry(log: MemoryLog, entry: Entry) -> bool:

@@ -231,6 +231,9 @@ class Workload:
                 return
         except Unknown:
             return
+        except Denied as denied:
+            self._expect(denied, "RequestTimeout")
+            return
         digests = b"".join(bytes.fromhex(etag) for etag in etags)
         whole = f"{hashlib.md5(digests).hexdigest()}-{len(etags)}"
         self.history.know_body(whole, b"".join(bodies))
@@ -252,6 +255,9 @@ class Workload:
         except Unknown:
             return
         except Denied as denied:
+            if denied.code == "RequestTimeout":  # the blob is a day old, by a clock that jumped
+                self.history.drop(key, step)
+                return
             refusal = _REFUSALS.get(denied.code)
             is_conditional = step.if_match is not None or step.if_none_match
             if refusal is None or not is_conditional:
@@ -268,4 +274,4 @@ class Workload:
     @staticmethod
     def _expect(denied: Denied, code: str) -> None:
         if denied.code != code:
-            raise AssertionError(f"a read was refused with {denied.code}") from denied
+            raise AssertionError(f"refused with {denied.code}, not {code}") from denied

@@ -203,7 +203,9 @@ class World:
         self.gateways[name] = life
         self.net.machine_is_back(name)
         addresses = tuple(address_of(each) for each in self.nodes)
-        self.clients[name] = life.context.run(Client, gateway_settings(name, addresses), BUCKET)
+        patience_s = 1.5 if name == "g1" else 0.5  # one of them is quick to ask somebody else
+        settings = gateway_settings(name, addresses, patience_s=patience_s)
+        self.clients[name] = life.context.run(Client, settings, BUCKET)
 
     def crash_gateway(self, name: str) -> None:
         life = self.gateways.pop(name, None)
