@@ -99,7 +99,14 @@ class Upkeep:
             grace_ms=int(settings.garbage_grace_s * 1000),
             fence=fence,
         )
-        self.census = CensusService(reads=reads, chunks=chunks, queue=self.queue, rate=rate)
+        self.census = CensusService(
+            node_id=settings.node_id,
+            reads=reads,
+            chunks=chunks,
+            queue=self.queue,
+            leader=leader,
+            rate=rate,
+        )
         self._self_census = SelfCensus(
             node_id=settings.node_id,
             store=store,

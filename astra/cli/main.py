@@ -214,6 +214,27 @@ def status(data: DataDir = None, config: ConfigFile = None, output: Output = For
     _finish(lambda: show_status(find_config(config, data), data=data, output=output))
 
 
+@app.command()
+def doctor(
+    data: DataDir = None,
+    config: ConfigFile = None,
+    output: Output = Format.TABLE,
+    verify: Annotated[bool, typer.Option("--verify", help="Reads every byte; slow.")] = False,
+    accept_empty: Annotated[
+        str, typer.Option(help="Instead: this stopped node's chunk directory is a new, empty disk.")
+    ] = "",
+) -> None:
+    """Compares the disks of all nodes with the metadata. Example: astra doctor --data .astra"""
+    from astra.cli import doctor as census
+
+    def run() -> int:
+        if accept_empty:
+            return census.accept_empty(data, config, accept_empty)
+        return census.examine(find_config(config, data), verify=verify, output=output)
+
+    _finish(run)
+
+
 @key_app.command("create")
 def key_create(
     user: Annotated[str, typer.Option(help="User id; a new one is created.")],

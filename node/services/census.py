@@ -151,8 +151,17 @@ async def is_whole(chunks: AsyncChunkStore, blob_id: str) -> bool:
 
 class CensusService:
     def __init__(
-        self, *, reads: Reads, chunks: AsyncChunkStore, queue: RepairQueue, rate: TokenBucket
+        self,
+        *,
+        node_id: str,
+        reads: Reads,
+        chunks: AsyncChunkStore,
+        queue: RepairQueue,
+        leader: LeaderLink,
+        rate: TokenBucket,
     ) -> None:
+        self._node_id = node_id
+        self._leader = leader
         self._reads = reads
         self._chunks = chunks
         self._queue = queue
@@ -209,11 +218,14 @@ class CensusService:
         return await self._reads.read(scan, scans=True)
 
     async def list_held(self, request: ListHeld) -> HeldPage:
-        """What is on this node's disk, whatever the metadata says."""
+        """What is on this node's disk, whatever the metadata says. What is found damaged is
+        reported to the leader at once."""
         _check_limit(request.limit)
         limit = min(request.limit, _VERIFIED_PAGE_MAX) if request.verify else request.limit
         ids = await self._chunks.list_ids(request.after, limit)
         damaged = [each for each in ids if not await self._is_good(each, request.verify)]
+        for blob_id in damaged:
+            self._leader.tell(ReportBadBlob(blob_id=blob_id, node_id=self._node_id))
         return HeldPage(
             blob_ids=tuple(ids),
             damaged=tuple(damaged),
