@@ -25,6 +25,7 @@ from aio_pika.exceptions import AMQPError
 from aiormq.exceptions import AMQPException
 
 from astra.constants import FRAME_HEADER_BYTES_MAX, MIB
+from astra.decoding import UNREADABLE
 from astra.log import get_logger
 from astra.wire import Notice
 
@@ -64,7 +65,7 @@ def unseal(secret: bytes, body: bytes) -> Notice | None:
         return None
     try:
         return _decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
 
 
@@ -87,8 +88,8 @@ class NoticeChannel:
         on_undelivered: Callable[[Notice], None] | None = None,
     ) -> None:
         """`handler` None: publish only; otherwise it gets the notices of `topic`. What is offered
-        goes to ENTRIES when it has entries, to HINTS otherwise. `on_undelivered` gets each notice that was accepted by
-        `offer` and not confirmed by the broker."""
+        goes to ENTRIES when it has entries, to HINTS otherwise. `on_undelivered` gets each notice
+        that was accepted by `offer` and not confirmed by the broker."""
         self._url = url
         self._exchange_name = f"astra.{cluster_id}.notices"
         self._topic = topic

@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from astra.decoding import UNREADABLE
 from astra.errors import RefusalCode, UnknownFormat
 from astra.model import (
     AccessKey,
@@ -379,7 +380,7 @@ def decode_proposal(data: bytes) -> Proposal:
         raise UnknownFormat(f"log entry format {data[:1]!r} is not known to this version")
     try:
         return _proposal_decoder.decode(memoryview(data)[1:])
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise UnknownFormat(f"log entry cannot be read by this version: {error}") from error
 
 
@@ -388,4 +389,8 @@ def encode_result(result: Result) -> bytes:
 
 
 def decode_result(data: bytes) -> Result:
-    return _result_decoder.decode(data)
+    """Raises UnknownFormat for what a newer version wrote."""
+    try:
+        return _result_decoder.decode(data)
+    except UNREADABLE as error:
+        raise UnknownFormat(f"a stored result cannot be read by this version: {error}") from error

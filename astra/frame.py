@@ -21,6 +21,7 @@ import msgspec
 from awscrt.checksums import crc32c
 
 from astra.constants import FRAME_HEADER_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX
+from astra.decoding import UNREADABLE
 from astra.errors import WireError
 from astra.wire import HandshakeMessage, Message
 
@@ -89,7 +90,7 @@ def decode_header(prelude: Prelude, header: bytes | bytearray | memoryview) -> M
         raise WireError("the frame header's checksum differs")
     try:
         return _decoder.decode(header)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise WireError(f"the frame header cannot be read: {error}") from error
 
 
@@ -99,7 +100,7 @@ def decode_handshake(prelude: Prelude, header: bytes | bytearray | memoryview) -
         raise WireError("the frame header's checksum differs")
     try:
         return _handshake_decoder.decode(header)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise WireError("the handshake cannot be read") from error
 
 

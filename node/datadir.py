@@ -17,6 +17,7 @@ from typing import IO, Final
 
 import msgspec
 
+from astra.decoding import UNREADABLE
 from astra.errors import ConfigError, ForeignDirectory
 
 MARKER: Final = "astra-node.json"
@@ -79,7 +80,7 @@ class DataDirectory:
             return True
         try:
             found = msgspec.json.decode(marker.read_bytes(), type=_Marker)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise ForeignDirectory(f"{marker} cannot be read: {error}") from error
         if found != self._owner:
             raise ForeignDirectory(

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from astra.constants import KEY_BYTES_MAX
+from astra.decoding import UNREADABLE
 from gateway.s3api.errors import S3Error
 
 _VERSION: Final = 1
@@ -58,7 +59,7 @@ def _decode(text: str, decoder: "msgspec.msgpack.Decoder[_Token]") -> _Token:
     try:
         packed = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
         token = decoder.decode(packed[1:])
-    except (UnicodeEncodeError, binascii.Error, msgspec.MsgspecError) as error:
+    except (UnicodeEncodeError, binascii.Error, *UNREADABLE) as error:
         raise _incorrect() from error
     if _encode(token) != text:  # another version, or another spelling of the same
         raise _incorrect()

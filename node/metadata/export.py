@@ -25,6 +25,7 @@ import msgspec
 from awscrt.checksums import crc32c as _crc32c
 
 from astra.constants import FRAME_PAYLOAD_BYTES_MAX, KIB, MIB
+from astra.decoding import UNREADABLE
 from astra.errors import UnknownFormat, WireError
 from astra.model import APPLIED_INDEX, MARKS, Doc, Key, Table
 from node.metadata.rows import TABLES_BY_NAME, DamagedRow, decode_doc, whole_key
@@ -206,7 +207,7 @@ class ExportDecoder:
                 self._check_end(*_end_decoder.decode(payload))
             else:
                 raise WireError(f"snapshot frame kind {kind} is not known")
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise WireError(f"a snapshot frame cannot be read: {error}") from error
         return None
 

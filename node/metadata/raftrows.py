@@ -10,12 +10,14 @@ while compaction is still deleting them. Anything that does not fit raises Damag
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 
+from astra.decoding import UNREADABLE
 from astra.errors import DamagedLog, invariant
 from astra.wire import Entry, EntryKind, Membership
 from node.metadata.rows import crc32c
@@ -91,7 +93,7 @@ def decode_meta(row: MetaRow) -> RaftMeta:
         if hard_state_checksum(state, mark) != crc:
             raise DamagedLog("hard state: checksum differs")
         return RaftMeta(hard_state=state, mark=mark, note=_decode_note(packed, note_crc))
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise DamagedLog(f"hard state cannot be read: {error}") from error
 
 
@@ -113,9 +115,11 @@ def decode_entry(row: EntryRow) -> Entry:
     index, term, kind, data, checksum = row
     try:
         entry = Entry(index, term, EntryKind(kind), data)
+        verify_entry(entry, checksum)
     except ValueError as error:
         raise DamagedLog(f"log entry {index}: kind {kind} is not known") from error
-    verify_entry(entry, checksum)
+    except struct.error as error:  # a database gives any integer; the checksum takes unsigned ones
+        raise DamagedLog(f"log entry {index}: its index or term cannot be") from error
     return entry
 
 

@@ -15,6 +15,7 @@ from typing import Final, cast
 import msgspec
 from awscrt.checksums import crc32c as _crc32c
 
+from astra.decoding import UNREADABLE
 from astra.errors import Fatal, StoreError, invariant
 from astra.model import TABLES, Column, D, Doc, Key, Table
 
@@ -57,7 +58,7 @@ def decode_doc(table: Table[D], data: bytes) -> D:
     """Raises DamagedRow. The checksum is compared by the caller or by read_doc."""
     try:
         return cast(D, _decoders[table.name].decode(data))
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise DamagedRow(f"a document of table {table.name} cannot be read: {error}") from error
 
 

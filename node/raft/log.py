@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from astra.decoding import UNREADABLE
 from astra.errors import DamagedLog, invariant
 from astra.wire import Entry, EntryKind, Membership
 from node.raft.types import RaftState, SnapshotMark
@@ -40,7 +41,7 @@ def decode_membership(data: bytes) -> Membership:
     """Raises DamagedLog when it is none: a config entry must never be skipped."""
     try:
         return _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise DamagedLog(f"config entry is not a membership: {error}") from error
 
 

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from astra.commands import Command, CopyObject, DeleteObjects, PutObject
+from astra.decoding import UNREADABLE
 from astra.log import get_logger
 from astra.ports import Cache
 from astra.wire import Epochs, ListObjects, ListVersions, Locate, Located, ObjectPage, VersionPage
@@ -54,7 +55,7 @@ class QueryCache:
             return None
         try:
             entry = _decoder.decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNREADABLE:
             _log.warning("the cache held something that is not ours")
             return None
         # Judged after the wait: a change in between counts.

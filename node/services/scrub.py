@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from astra.constants import MIB
+from astra.decoding import UNREADABLE
 from astra.errors import AstraError, Fatal
 from astra.log import get_logger
 from astra.ports import Clock
@@ -83,7 +84,7 @@ class ScrubService:
         if data is not None:
             try:
                 self.progress = msgspec.json.decode(data, type=Progress)
-            except msgspec.MsgspecError:
+            except UNREADABLE:
                 _log.warning("the note of the scrub cannot be read: it starts over")
 
     async def _until_due(self) -> None:

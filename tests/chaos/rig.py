@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,13 +19,14 @@ from typing import Final
 
 import msgspec
 
-from astra.cli.cluster import commit, connected, node_statuses
+from astra.cli.cluster import commit, connected
 from astra.cli.devdir import render_toml
 from astra.commands import PutUser
 from astra.config import Config, load
 from astra.errors import AstraError
 from astra.model import AccessKey, User
-from astra.wire import NodeStatus
+from astra.net import Dialer
+from astra.wire import GetStatus, NodeStatus
 from tests.chaos.server import Server
 from tests.support.clients import Target
 from tests.support.ports import free_ports
@@ -122,7 +124,26 @@ class Rig:
         return load(environ={}, file=self.directory / "direct.toml")
 
     def statuses(self) -> dict[str, NodeStatus | AstraError]:
-        return asyncio.run(node_statuses(self.config()))
+        return asyncio.run(self._statuses())
+
+    async def _statuses(self) -> dict[str, NodeStatus | AstraError]:
+        secret = (self.directory / "secret").read_bytes()
+        dialer = Dialer(secret=secret, role="gateway", peer_id="chaos")
+
+        async def ask(port: int) -> NodeStatus | AstraError:
+            try:
+                client = dialer.control(f"127.0.0.1:{port}")
+                answer = await client.call(GetStatus(), timeout_s=2.0)
+            except AstraError as error:
+                return error
+            return answer if isinstance(answer, NodeStatus) else AstraError("no status")
+
+        try:
+            ports = [target for _, target in self._listening.values()]
+            answers = await asyncio.gather(*(ask(port) for port in ports))
+            return dict(zip(self._listening, answers, strict=True))
+        finally:
+            await dialer.close()
 
     def leader(self) -> str:
         """The node that leads now; waits for one."""
@@ -159,7 +180,7 @@ class Rig:
         for name in self.names:
             self.fault_file(name).unlink(missing_ok=True)
         for server in self.servers():
-            server.signal(18)  # SIGCONT
+            server.signal(signal.SIGCONT)
             server.start()
 
     def wait_healthy(self, timeout: float = HEALTHY_S) -> None:

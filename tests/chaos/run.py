@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import shutil
+import signal
 import tempfile
 import time
 from collections import Counter
@@ -67,13 +69,13 @@ def run(plan: Plan, *, services: Services | None = None, say: Callable[[str], No
             raise AssertionError("\n\n".join(wrong))
     except BaseException as error:
         for server in rig.nodes.values():
-            server.signal(18)  # SIGCONT: a frozen one could not be ended in order
+            server.signal(signal.SIGCONT)  # a frozen one could not be ended in order
         kept = _keep(directory, load)
         raise Failed(f"seed {plan.seed}: {error}\nkept in {kept}\n{rig.tails()}") from error
     finally:
         rig.close()
     summary = _summary(plan, load.history)
-    _remove(directory)
+    remove(directory)
     return summary
 
 
@@ -160,11 +162,15 @@ def _look_at_disks(scene: Scene) -> list[str]:
     except AssertionError:
         return ["copies are missing: " + "; ".join(missing_copies(data, scene.damaged)[:5])]
     rig.wait_healthy()
-    wrong = []
-    for server in reversed(rig.servers()):
-        status = server.stop()
-        if status:
-            wrong.append(f"{server.name} ended with status {status} after SIGTERM")
+    status = rig.gateway.stop()
+    wrong = [f"the gateway ended with status {status} after SIGTERM"] if status else []
+    rig.wait_healthy()
+    # All at once, at the same index: one that stops in order would give the others work.
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for server in rig.nodes.values():
+            server.signal(number)
+    for server in rig.nodes.values():
+        server.kill()
     return wrong + compare(data)
 
 
@@ -174,9 +180,7 @@ def _keep(directory: Path, load: Load | None) -> Path:
     return directory
 
 
-def _remove(directory: Path) -> None:
-    import shutil
-
+def remove(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
