@@ -66,11 +66,14 @@ def common_prefix(key: bytes, prefix: bytes, delimiter: bytes) -> bytes | None:
 class _Cursor(Generic[D]):
     """Walks the rows of one bucket in a table whose key begins (bucket, key).
 
-    How much it reads at once adapts: more when all of it was used, less when a seek went past
-    what had been read.
+    How much it reads at once adapts: more when enough of it was looked at, less when seeks went
+    past nearly all of it, inside of what had been read or beyond.
     """
 
-    __slots__ = ("_end", "_is_end", "_position", "_rows", "_size", "_start", "_table", "_view")
+    __slots__ = (
+        "_end", "_is_end", "_passed_over", "_position", "_rows", "_size", "_start", "_table",
+        "_view",
+    )  # fmt: skip
 
     def __init__(
         self, view: MetadataView, table: Table[D], start: Key, end: Key, first_size: int
@@ -82,6 +85,7 @@ class _Cursor(Generic[D]):
         self._size = max(_ROWS_MIN, min(_ROWS_MAX, first_size))
         self._rows: Sequence[tuple[Key, D]] = ()
         self._position = 0
+        self._passed_over = 0  # rows that were read for nothing
         self._is_end = False
 
     async def peek(self) -> tuple[Key, D] | None:
@@ -97,15 +101,20 @@ class _Cursor(Generic[D]):
         """To the first row at or after `start`, which is never behind the cursor."""
         rows = self._rows
         position = bisect_left(rows, start, self._position, key=lambda row: row[0])
+        self._passed_over += max(0, position - self._position - 1)  # the first was looked at
         if position == len(rows) and not self._is_end:
-            left_out = len(rows) - self._position
-            if 2 * left_out > len(rows):
-                self._size = max(_ROWS_MIN, self._size // 4)
-            elif 4 * left_out < len(rows):
-                self._size = min(_ROWS_MAX, self._size * 4)
+            self._adapt()
             self._rows, self._position, self._start = (), 0, start
         else:
             self._position = position
+
+    def _adapt(self) -> None:
+        """A scan costs about as much as reading eight rows."""
+        looked_at = len(self._rows) - self._passed_over
+        if self._passed_over > 8 * looked_at:
+            self._size = max(_ROWS_MIN, self._size // 4)
+        elif self._passed_over < 2 * looked_at:
+            self._size = min(_ROWS_MAX, self._size * 4)
 
     async def _fill(self) -> None:
         if self._is_end:
@@ -113,9 +122,10 @@ class _Cursor(Generic[D]):
         start = self._start
         if self._rows:
             start = successor(self._rows[-1][0])
-            self._size = min(_ROWS_MAX, self._size * 4)
+            self._adapt()
         self._rows = await self._view.scan(self._table, start, self._end, self._size)
         self._position = 0
+        self._passed_over = 0
         self._is_end = len(self._rows) < self._size
         self._start = start
 
