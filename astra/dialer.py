@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -39,6 +40,7 @@ from astra.wire import (
 _UNSENT_BYTES_MAX: Final = 16 * 1024 * 1024  # one-way messages are dropped above
 _IDLE_BULK_MAX: Final = 16  # kept per address
 _RECONNECT_DELAY_S: Final = 0.05
+_HELD_MAX: Final = 4  # one-way messages that wait for the connection that they asked for
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -204,6 +206,7 @@ class ControlClient:
         self._pending: dict[int, asyncio.Future[Message]] = {}
         self._next_stream = 0
         self._lost_event = asyncio.Event()
+        self._held: deque[Message] = deque(maxlen=_HELD_MAX)
         self._subscription: tuple[Callable[[Notice], None], Callable[[], None]] | None = None
         self._subscription_stream = 0
         self._keeper: asyncio.Task[None] | None = None
@@ -241,9 +244,13 @@ class ControlClient:
         return answer
 
     def send(self, message: Message) -> bool:
-        """One way. Never waits; False when it was dropped (not connected, or too much unsent)."""
+        """One way. Never waits; False when it was dropped (too much unsent), or will be unless a
+        connection is made right away: then the newest few still go out. Two followers have none
+        to each other until one stands for election, and a lost first request for votes would
+        cost a whole election timeout."""
         connection = self._connection
         if connection is None or not connection.is_open:
+            self._held.append(message)
             self._start_connecting()
             return False
         if connection.unsent_bytes() > _UNSENT_BYTES_MAX:
@@ -285,10 +292,13 @@ class ControlClient:
         try:
             connection = await self._dialer.connect(self.address, self._on_frame, self._on_lost)
         except AstraError:
+            self._held.clear()
             await asyncio.sleep(_RECONNECT_DELAY_S)  # senders ask again at once
             raise
         self._connection = connection
         self._lost_event = asyncio.Event()
+        while self._held:
+            connection.write(0, self._held.popleft())
         if self._subscription is not None:
             self._next_stream = self._subscription_stream = self._next_stream % 0xFFFF_FFF0 + 1
             connection.write(self._subscription_stream, Subscribe())

@@ -310,3 +310,36 @@ async def test_oneway_and_notices_flow_both_ways() -> None:
             assert await reports.get() == report
             routes.notify(Notice(term=1, index=2))
             assert await notices.get() == Notice(term=1, index=2)
+
+
+async def test_oneway_sent_before_there_is_a_connection_goes_out_once_there_is() -> None:
+    """A follower's first request for votes: dropping it would cost an election timeout."""
+    routes = Routes()
+    reports: asyncio.Queue[Message] = asyncio.Queue()
+    routes.oneway[NodeReport] = lambda peer, message: reports.put_nowait(message)
+    async with serving(routes) as address, dialing() as dialer:
+        sent = [NodeReport(node_id=f"n{number}", address="a") for number in range(10)]
+        for report in sent:
+            assert not dialer.control(address).send(report)
+        async with asyncio.timeout(5):
+            assert [await reports.get() for _ in range(4)] == sent[-4:]
+
+
+async def test_oneway_sent_to_nobody_is_not_kept() -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+    async with dialing() as dialer:
+        control = dialer.control(f"127.0.0.1:{port}")
+        assert not control.send(NodeReport(node_id="lost", address="a"))
+        with pytest.raises(Unavailable):
+            await control.call(GetStatus(), timeout_s=5)
+        routes = Routes()
+        reports: asyncio.Queue[Message] = asyncio.Queue()
+        routes.oneway[NodeReport] = lambda peer, message: reports.put_nowait(message)
+        routes.unary[GetStatus] = answering(Accepted())
+        server = FrameServer(secret=SECRET, node_id="n1", routes=routes)
+        await server.start("127.0.0.1", port)
+        assert await control.call(GetStatus(), timeout_s=5) == Accepted()
+        await server.close()
+        assert reports.empty()
