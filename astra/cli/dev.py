@@ -26,6 +26,9 @@ from astra.model import AccessKey, User
 from astra.wire import Accepted, AddMember, ListMembers, MemberList
 
 ROOT_USER_ID: Final = "root"
+# Not a name of AWS: for their oldest regions SDKs presign with signature version 2 unless they are
+# told otherwise, and we refuse that one. The server accepts any region.
+PASTED_REGION: Final = "local"
 _READY_TIMEOUT_S: Final = 60.0
 _STOP_GATEWAY_S: Final = 4.0
 _STOP_NODES_S: Final = 5.0
@@ -223,7 +226,7 @@ AstraStorage is running.
 Paste this into another terminal:
   export AWS_ACCESS_KEY_ID={credentials.access_key}
   export AWS_SECRET_ACCESS_KEY={credentials.secret_key}
-  export AWS_DEFAULT_REGION=us-east-1
+  export AWS_DEFAULT_REGION={PASTED_REGION}
   export AWS_ENDPOINT_URL={endpoint}
   aws s3 mb s3://my-bucket
   echo hello > hello.txt

@@ -17,6 +17,7 @@ from botocore.config import Config
 from mypy_boto3_s3 import S3Client
 
 REGION = "us-east-1"
+PASTED_REGION = "local"  # as `astra dev` prints it: the aws CLI presigns with SigV4 there
 COMMAND_SECONDS = 300
 
 
@@ -107,8 +108,8 @@ class Clients:
             "LC_ALL": "C.UTF-8",
             "AWS_ACCESS_KEY_ID": self.target.access_key,
             "AWS_SECRET_ACCESS_KEY": self.target.secret_key,
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": PASTED_REGION,
+            "AWS_REGION": PASTED_REGION,
             "AWS_ENDPOINT_URL": self.target.endpoint,
             "AWS_CONFIG_FILE": str(self.home / "aws-config"),
             "AWS_SHARED_CREDENTIALS_FILE": str(self.home / "aws-credentials"),
