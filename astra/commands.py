@@ -19,6 +19,7 @@ from astra.decoding import UNREADABLE
 from astra.errors import RefusalCode, UnknownFormat
 from astra.model import (
     AccessKey,
+    Acl,
     Checksum,
     Doc,
     NodeInfo,
@@ -64,6 +65,14 @@ class ObjectHead(Doc, frozen=True, array_like=True, kw_only=True):
     headers: Pairs = ()
     user_metadata: Pairs = ()
     tags: Pairs = ()
+    acl: Acl = None
+
+
+class JudgedAcl(Doc, frozen=True, array_like=True, kw_only=True):
+    """What a gateway decided on: one version and the ACL that it had."""
+
+    order: int
+    acl: Acl
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag_field="t"):
@@ -75,6 +84,7 @@ class CreateBucket(Command, frozen=True, kw_only=True, array_like=True, tag="cre
     owner_id: str
     location: str = ""
     tags: Pairs = ()
+    acl: Acl = None
 
 
 class DeleteBucket(Command, frozen=True, kw_only=True, array_like=True, tag="delete-bucket"):
@@ -89,6 +99,11 @@ class SetVersioning(Command, frozen=True, kw_only=True, array_like=True, tag="se
 class SetBucketTags(Command, frozen=True, kw_only=True, array_like=True, tag="set-bucket-tags"):
     bucket: str
     tags: Pairs  # empty: delete them
+
+
+class SetBucketAcl(Command, frozen=True, kw_only=True, array_like=True, tag="set-bucket-acl"):
+    bucket: str
+    acl: Acl
 
 
 class PutObject(Command, frozen=True, kw_only=True, array_like=True, tag="put-object"):
@@ -121,6 +136,7 @@ class CopyObject(Command, frozen=True, kw_only=True, array_like=True, tag="copy-
     tags: Pairs | None = None
     checksum: Checksum | None = None  # None: the source's
     condition: Condition = NO_CONDITION
+    acl: Acl = None  # of the copy; that of the source is never copied
 
 
 class DeleteEntry(Doc, frozen=True, array_like=True, kw_only=True):
@@ -144,6 +160,18 @@ class SetObjectTags(Command, frozen=True, kw_only=True, array_like=True, tag="se
     key: bytes
     version_id: str | None
     tags: Pairs
+
+
+class SetObjectAcl(Command, frozen=True, kw_only=True, array_like=True, tag="set-object-acl"):
+    """Answers VersionDone. `judged`: the version, by its order, and its ACL on which the asker
+    was allowed (None: allowed whatever they are). Refused: NO_SUCH_KEY, NO_SUCH_VERSION,
+    IS_DELETE_MARKER, CONFLICT when it is another one now."""
+
+    bucket: str
+    key: bytes
+    version_id: str | None
+    acl: Acl
+    judged: JudgedAcl | None = None
 
 
 class CreateUpload(Command, frozen=True, kw_only=True, array_like=True, tag="create-upload"):
@@ -278,10 +306,12 @@ AnyCommand = (
     | DeleteBucket
     | SetVersioning
     | SetBucketTags
+    | SetBucketAcl
     | PutObject
     | CopyObject
     | DeleteObjects
     | SetObjectTags
+    | SetObjectAcl
     | CreateUpload
     | PutPart
     | CopyPart

@@ -28,6 +28,7 @@ BUCKETS_PER_OWNER_MAX: Final = 1000
 USER_METADATA_BYTES_MAX: Final = 2 * KIB
 OBJECT_TAGS_MAX: Final = 10
 BUCKET_TAGS_MAX: Final = 50
+ACL_GRANTS_MAX: Final = 100
 
 # Request bodies that are read whole.
 XML_BODY_BYTES_MAX: Final = 2 * MIB

@@ -48,6 +48,23 @@ class AccessKey(Doc, frozen=True, array_like=True, kw_only=True):
         return f"AccessKey({self.access_key!r}, user_id={self.user_id!r})"  # never the secret
 
 
+class Grant(Doc, frozen=True, array_like=True, kw_only=True):
+    """One right of an ACL."""
+
+    grantee: str  # USER_GRANTEE and a user id, or one of the groups
+    permission: str  # READ, WRITE, READ_ACP, WRITE_ACP, FULL_CONTROL
+
+
+USER_GRANTEE: Final = "user:"
+ALL_USERS: Final = "group:AllUsers"  # also who does not sign
+AUTHENTICATED_USERS: Final = "group:AuthenticatedUsers"
+ANONYMOUS_OWNER: Final = "anonymous"  # who owns what was written without a signature
+
+# Who else may do what. None is that of everything new: the owner everything, nobody else
+# anything. An empty one names not even the owner.
+Acl = tuple[Grant, ...] | None
+
+
 class Bucket(Doc, frozen=True, array_like=True, kw_only=True):
     name: str
     owner_id: str
@@ -56,6 +73,7 @@ class Bucket(Doc, frozen=True, array_like=True, kw_only=True):
     versioning: Versioning = Versioning.OFF
     location: str = ""
     tags: tuple[tuple[str, str], ...] = ()
+    acl: Acl = None
 
 
 class Checksum(Doc, frozen=True, array_like=True, kw_only=True):
@@ -100,6 +118,7 @@ class ObjectVersion(Doc, frozen=True, array_like=True, kw_only=True):
     checksum: Checksum | None = None
     extents: tuple[Extent, ...] = ()  # when part_count is 0
     part_count: int = 0  # above 0: completed from parts, which are in MANIFESTS
+    acl: Acl = None
 
 
 class Manifest(Doc, frozen=True, array_like=True, kw_only=True):
@@ -131,6 +150,7 @@ class Upload(Doc, frozen=True, array_like=True, kw_only=True):
     checksum_composite: bool = False
     completed: CompletedUpload | None = None
     initiator_id: str = ""
+    acl: Acl = None  # of the object that it becomes
 
 
 class Blob(Doc, frozen=True, array_like=True, kw_only=True):

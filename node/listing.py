@@ -18,6 +18,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final, Generic
 
+from msgspec.structs import replace
+
 from astra import wire
 from astra.constants import LIST_KEYS_MAX, PART_NUMBER_MAX
 from astra.errors import RefusalCode, Refused
@@ -175,6 +177,11 @@ def _limited(limit: int) -> int:
     return max(0, min(limit, _LIMIT_MAX))
 
 
+def _shown(version: ObjectVersion) -> ObjectVersion:
+    """Without its ACL, which no listing shows: a page of long ones would fill no frame."""
+    return version if version.acl is None else replace(version, acl=None)
+
+
 # --- objects ---------------------------------------------------------------------------------
 
 
@@ -215,7 +222,7 @@ async def _walk_objects(
             # Not `seen`: the markers since may lie in the prefix of this row.
             return _last_listed(objects, prefixes)
         if below is None:
-            objects.append(wire.ListedObject(key=key, version=version))
+            objects.append(wire.ListedObject(key=key, version=_shown(version)))
             seen = key
             cursor.advance()
         else:
@@ -329,7 +336,9 @@ class _VersionWalk:
         """False when the page is full."""
         if self._is_full():
             return False
-        self._versions.append(wire.ListedVersion(key=key, version=version, is_latest=is_latest))
+        self._versions.append(
+            wire.ListedVersion(key=key, version=_shown(version), is_latest=is_latest)
+        )
         is_null = version.version_id == NULL_VERSION
         place = encode_version_id(version.order, b"") if is_null else version.version_id
         self._resume = (key, place)
@@ -380,7 +389,7 @@ async def _walk_uploads(
         key, upload = _key_of(row[0]), row[1]
         below = window.collapse(key)
         if below is None:
-            uploads.append(wire.ListedUpload(key=key, upload=upload))
+            uploads.append(wire.ListedUpload(key=key, upload=replace(upload, acl=None)))
             last = (key, upload.upload_id)
             cursor.advance()
         else:

@@ -1,4 +1,4 @@
-"""Buckets: create, delete, versioning state, tags.
+"""Buckets: create, delete, versioning state, tags, ACL.
 
 Rules of this file: `Bucket.epoch` is the log index of the last change of the document, so that
 a gateway that decided on an older one is told (DESIGN section 4). The number of buckets of each
@@ -20,6 +20,7 @@ from astra.commands import (
     DeleteBucket,
     Done,
     Pairs,
+    SetBucketAcl,
     SetBucketTags,
     SetVersioning,
 )
@@ -27,7 +28,7 @@ from astra.constants import BUCKET_TAGS_MAX, BUCKETS_PER_OWNER_MAX
 from astra.errors import RefusalCode, Refused
 from astra.model import BUCKETS, OBJECTS, UPLOADS, Bucket, Part, Upload, Versioning
 from node.apply.multipart import drop_upload, read_upload_parts
-from node.apply.state import Turn, is_text, refuse_unless
+from node.apply.state import Turn, check_acl, is_text, refuse_unless
 
 _UPLOADS_DROPPED_MAX: Final = 1000
 _PARTS_DROPPED_MAX: Final = 20_000
@@ -52,6 +53,7 @@ async def create_bucket(turn: Turn, command: CreateBucket) -> Done:
         raise Refused(RefusalCode.BUCKET_OWNED if is_own else RefusalCode.BUCKET_EXISTS)
     refuse_unless(is_text(command.owner_id), RefusalCode.INVALID_ARGUMENT, "not a user id")
     _check_tags(command.tags)
+    check_acl(command.acl)
     count = await turn.batch.mark(_count_mark(command.owner_id))
     refuse_unless(count < BUCKETS_PER_OWNER_MAX, RefusalCode.TOO_MANY_BUCKETS)
     bucket = Bucket(
@@ -61,6 +63,7 @@ async def create_bucket(turn: Turn, command: CreateBucket) -> Done:
         epoch=turn.index,
         location=command.location,
         tags=command.tags,
+        acl=command.acl,
     )
     await turn.batch.put(BUCKETS, row, bucket)
     turn.batch.set_mark(_count_mark(command.owner_id), count + 1)
@@ -111,6 +114,12 @@ async def set_bucket_tags(turn: Turn, command: SetBucketTags) -> Done:
     settings = await turn.bucket(command.bucket)
     _check_tags(command.tags)
     return await _put(turn, replace(settings, tags=command.tags, epoch=turn.index))
+
+
+async def set_bucket_acl(turn: Turn, command: SetBucketAcl) -> Done:
+    settings = await turn.bucket(command.bucket)
+    check_acl(command.acl)
+    return await _put(turn, replace(settings, acl=command.acl, epoch=turn.index))
 
 
 def _check_tags(tags: Pairs) -> None:

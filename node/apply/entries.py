@@ -38,8 +38,10 @@ from astra.commands import (
     Refusal,
     RemoveNode,
     Result,
+    SetBucketAcl,
     SetBucketTags,
     SetHolders,
+    SetObjectAcl,
     SetObjectTags,
     SetVersioning,
     decode_proposal,
@@ -166,6 +168,8 @@ async def _perform(turn: Turn, command: AnyCommand) -> Result:
             return await objects.copy_object(turn, command)
         case SetObjectTags():
             return await objects.set_object_tags(turn, command)
+        case SetObjectAcl():
+            return await objects.set_object_acl(turn, command)
         case CreateUpload():
             return await multipart.create_upload(turn, command)
         case PutPart():
@@ -184,6 +188,8 @@ async def _perform(turn: Turn, command: AnyCommand) -> Result:
             return await buckets.set_versioning(turn, command)
         case SetBucketTags():
             return await buckets.set_bucket_tags(turn, command)
+        case SetBucketAcl():
+            return await buckets.set_bucket_acl(turn, command)
         case PutUser():
             return await access.put_user(turn, command)
         case DeleteAccessKey():

@@ -50,7 +50,7 @@ from astra.model import (
 )
 from node.apply import blobs, versions
 from node.apply.objects import read_source
-from node.apply.state import Turn, refuse_unless
+from node.apply.state import Turn, check_acl, refuse_unless
 from node.lookup import extents_of
 
 _COMPLETION_KEPT_MS: Final = 24 * 3600 * 1000
@@ -61,6 +61,7 @@ _SCAN_ROWS: Final = 1000
 async def create_upload(turn: Turn, command: CreateUpload) -> UploadDone:
     await turn.bucket(command.bucket)
     head = command.head
+    check_acl(head.acl)
     upload = Upload(
         upload_id=encode_version_id(turn.order(), turn.salt),
         owner_id=head.owner_id,
@@ -69,6 +70,7 @@ async def create_upload(turn: Turn, command: CreateUpload) -> UploadDone:
         headers=head.headers,
         user_metadata=head.user_metadata,
         tags=head.tags,
+        acl=head.acl,
         checksum_algorithm=command.checksum_algorithm,
         checksum_composite=command.checksum_composite,
         initiator_id=command.initiator_id,
@@ -242,6 +244,7 @@ def _completed(
         headers=upload.headers,
         user_metadata=upload.user_metadata,
         tags=upload.tags,
+        acl=upload.acl,
         checksum=command.checksum,
         part_count=len(parts),
     )

@@ -1,4 +1,4 @@
-"""Objects: put, copy, delete, tags.
+"""Objects: put, copy, delete, tags, ACLs.
 
 Rules of this file: every refusal comes before the first write of its command (in DeleteObjects
 of its entry). New references are taken before old ones are given back, so that copying a
@@ -19,6 +19,7 @@ from astra.commands import (
     DeleteObjects,
     PutDone,
     PutObject,
+    SetObjectAcl,
     SetObjectTags,
     VersionDone,
 )
@@ -37,7 +38,7 @@ from astra.model import (
     Versioning,
 )
 from node.apply import blobs, versions
-from node.apply.state import Turn, refuse_unless
+from node.apply.state import Turn, check_acl, refuse_unless
 from node.lookup import extents_of, find_by_order, find_version, read_parts
 
 
@@ -48,6 +49,7 @@ async def put_object(turn: Turn, command: PutObject) -> PutDone:
     versions.check_write(command.condition, newest)
     is_size = 0 <= command.size <= OBJECT_SIZE_MAX
     refuse_unless(is_size, RefusalCode.INVALID_ARGUMENT, "size out of range")
+    check_acl(command.head.acl)
     await blobs.check_new(turn, command.blob, command.size)
     order = turn.order()
     head = command.head
@@ -62,6 +64,7 @@ async def put_object(turn: Turn, command: PutObject) -> PutDone:
         headers=head.headers,
         user_metadata=head.user_metadata,
         tags=head.tags,
+        acl=head.acl,
         checksum=command.checksum,
         extents=await blobs.add(turn, command.blob, command.size),
     )
@@ -90,6 +93,7 @@ async def copy_object(turn: Turn, command: CopyObject) -> PutDone:
     bucket = command.bucket.encode()
     newest = await versions.read_newest(turn, bucket, command.key)
     versions.check_write(command.condition, newest)
+    check_acl(command.acl)
     source, parts = await read_source(
         turn, command.source_bucket, command.source_key, command.source_order
     )
@@ -121,6 +125,7 @@ def _copied(
         user_metadata=source.user_metadata if head is None else head.user_metadata,
         tags=source.tags if command.tags is None else command.tags,
         checksum=source.checksum if command.checksum is None else command.checksum,
+        acl=command.acl,
     )
 
 
@@ -192,21 +197,48 @@ def _check_delete(entry: DeleteEntry, target: ObjectVersion | None) -> None:
     refuse_unless(is_allowed, RefusalCode.PRECONDITION_FAILED)
 
 
-# --- tags ------------------------------------------------------------------------------------
+# --- tags and ACLs ---------------------------------------------------------------------------
 
 
 async def set_object_tags(turn: Turn, command: SetObjectTags) -> VersionDone:
     settings = await turn.bucket(command.bucket)
+    version, is_newest = await _find_changed(turn, command)
+    changed = replace(version, tags=command.tags)
+    return await _put_back(turn, settings, command.key, changed, is_newest=is_newest)
+
+
+async def set_object_acl(turn: Turn, command: SetObjectAcl) -> VersionDone:
+    settings = await turn.bucket(command.bucket)
+    check_acl(command.acl)
+    version, is_newest = await _find_changed(turn, command)
+    judged = command.judged
+    if judged is not None:
+        is_same = judged.order == version.order and judged.acl == version.acl
+        refuse_unless(is_same, RefusalCode.CONFLICT, "the version or its ACL has changed")
+    changed = replace(version, acl=command.acl)
+    return await _put_back(turn, settings, command.key, changed, is_newest=is_newest)
+
+
+async def _find_changed(
+    turn: Turn, command: SetObjectTags | SetObjectAcl
+) -> tuple[ObjectVersion, bool]:
+    """The version, and whether it is the newest. Refused NO_SUCH_KEY, NO_SUCH_VERSION,
+    IS_DELETE_MARKER."""
     bucket = command.bucket.encode()
     version, is_newest = await find_version(turn.batch, bucket, command.key, command.version_id)
     if version.is_marker:
         is_named = command.version_id is not None
         raise Refused(RefusalCode.IS_DELETE_MARKER if is_named else RefusalCode.NO_SUCH_KEY)
-    tagged = replace(version, tags=command.tags)
+    return version, is_newest
+
+
+async def _put_back(
+    turn: Turn, settings: Bucket, key: bytes, version: ObjectVersion, *, is_newest: bool
+) -> VersionDone:
+    bucket = settings.name.encode()
     if is_newest:
-        await turn.batch.put(OBJECTS, (bucket, command.key), tagged)
+        await turn.batch.put(OBJECTS, (bucket, key), version)
     else:
-        row = (bucket, command.key, ORDER_MAX - version.order)
-        await turn.batch.put(VERSIONS, row, tagged)
+        await turn.batch.put(VERSIONS, (bucket, key, ORDER_MAX - version.order), version)
     is_versioned = settings.versioning is not Versioning.OFF
     return VersionDone(version_id=version.version_id, versioned=is_versioned)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
+from astra.constants import ACL_GRANTS_MAX
 from astra.errors import RefusalCode, Refused
 from astra.model import (
     BLOBS,
@@ -22,6 +23,7 @@ from astra.model import (
     OBJECTS,
     REQUESTS,
     UPLOADS,
+    Acl,
     Bucket,
     D,
     Doc,
@@ -142,6 +144,12 @@ def refuse_unless(condition: bool, code: RefusalCode, detail: str = "") -> None:
     """Commands decide all their refusals before their first write (entries.py checks it)."""
     if not condition:
         raise Refused(code, detail)
+
+
+def check_acl(acl: Acl) -> None:
+    """Refused INVALID_ARGUMENT above S3's limit."""
+    is_short = acl is None or len(acl) <= ACL_GRANTS_MAX
+    refuse_unless(is_short, RefusalCode.INVALID_ARGUMENT, "too many grants")
 
 
 def is_text(text: str) -> bool:

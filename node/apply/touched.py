@@ -25,16 +25,18 @@ from astra.commands import (
     PutPart,
     PutUser,
     RemoveNode,
+    SetBucketAcl,
     SetBucketTags,
+    SetObjectAcl,
     SetObjectTags,
     SetVersioning,
     decode_proposal,
 )
 from astra.wire import Entry, EntryKind
 
-_ObjectWrite = PutObject | CopyObject | CompleteUpload | SetObjectTags
+_ObjectWrite = PutObject | CopyObject | CompleteUpload | SetObjectTags | SetObjectAcl
 _UploadChange = CreateUpload | PutPart | CopyPart | AbortUpload
-_BucketChange = CreateBucket | DeleteBucket | SetVersioning | SetBucketTags
+_BucketChange = CreateBucket | DeleteBucket | SetVersioning | SetBucketTags | SetBucketAcl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
