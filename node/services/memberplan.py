@@ -29,7 +29,8 @@ CAUGHT_UP_ENTRIES: Final = 1000  # a learner that lacks no more is promoted: a f
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     """What the leader `node_id` knows. `reports` are of live nodes; `match` says how much of the
-    log each member of the group is known to have."""
+    log those members of the group have that follow it now: one that is not in it does not answer
+    yet, and its vote would only be missed."""
 
     node_id: str
     nodes: Mapping[str, NodeInfo]
@@ -107,8 +108,10 @@ def _change(now: Situation) -> Change | None:
     if membership.voters_outgoing or len(membership.voters) >= now.voters_max:
         return None
     for learner in membership.learners:
-        lacks = now.last_index - now.match.get(learner, 0)
-        if _serves(now, learner) and lacks <= CAUGHT_UP_ENTRIES:
+        match = now.match.get(learner)
+        if match is None or now.last_index - match > CAUGHT_UP_ENTRIES:
+            continue
+        if _serves(now, learner):
             return Change(membership=promoted(membership, learner))
     if len(membership.voters) + len(membership.learners) >= now.voters_max:
         return None

@@ -35,6 +35,7 @@ from astra.wire import (
 )
 from node.membership import ClusterMap
 from node.raft.driver import RaftDriver
+from node.raft.progress import PeerState
 from node.raft.quorum import members_of
 from node.raft.types import RaftStatus
 from node.seat import Seat
@@ -264,7 +265,11 @@ class MemberService:
             seeds=self._cluster.seeds,
             membership=raft.membership,
             reports={report.node_id: report for report in self._cluster.live_reports()},
-            match={peer: status.match for peer, status in raft.peers.items()},
+            match={
+                peer: status.match
+                for peer, status in raft.peers.items()
+                if status.state == PeerState.REPLICATE.value
+            },
             last_index=raft.last_index,
             voters_max=self._voters_max,
         )

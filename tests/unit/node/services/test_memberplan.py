@@ -1,5 +1,7 @@
 """What the leader does next about the members."""
 
+from dataclasses import replace as with_changes
+
 from msgspec.structs import replace as put
 
 from astra.model import NodeInfo, NodeState
@@ -99,6 +101,13 @@ def test_learner_that_lacks_entries_is_not_promoted() -> None:
     at = 5000 - CAUGHT_UP_ENTRIES
     assert next_step(situation(nodes, "abc", learners="d", match={"d": at - 1})) is None
     assert next_step(situation(nodes, "abc", learners="d", match={"d": at})) is not None
+
+
+def test_learner_that_does_not_answer_yet_is_not_promoted_however_short_the_log() -> None:
+    now = situation([*ABC, node("d")], "abc", learners="d")
+    others = dict.fromkeys("abc", 5000)
+    young = with_changes(now, last_index=7, match=others)
+    assert next_step(young) is None
 
 
 def test_silent_or_draining_node_is_neither_invited_nor_promoted() -> None:
