@@ -29,10 +29,22 @@ class World:
 
     @classmethod
     @contextmanager
-    def start(cls, directory: Path, *, workers: int, rounds: int, quick: bool) -> Iterator[World]:
+    def start(
+        cls,
+        directory: Path,
+        *,
+        workers: int,
+        rounds: int,
+        quick: bool,
+        settings: Mapping[str, str] | None = None,
+    ) -> Iterator[World]:
         """Starts the cluster below `directory`; it is gone afterwards."""
         cluster = Cluster.start(
-            backend="embedded", directory=directory / "cluster", nodes=3, workers=workers
+            backend="embedded",
+            directory=directory / "cluster",
+            nodes=3,
+            workers=workers,
+            settings=settings,
         )
         try:
             cluster.wait_healthy()

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -84,6 +85,7 @@ class Cluster:
         self._process: subprocess.Popen[bytes] | None = None
         self._known: set[Proc] = set()
         self._cleanup = ExitStack()
+        self._settings: dict[str, str] = {}
 
     @classmethod
     def start(
@@ -94,8 +96,10 @@ class Cluster:
         nodes: int = 3,
         workers: int = 2,
         services: Services | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> "Cluster":
-        """Start and return once it serves; `services` is needed for that backend.
+        """Start and return once it serves; `services` is needed for that backend, `settings` are
+        ASTRA_* variables for it.
 
         The services variant gets databases, a Redis number and a virtual host of its own.
         """
@@ -112,6 +116,7 @@ class Cluster:
             backend=backend, directory=directory, nodes=nodes, workers=workers, services=file
         )
         cluster._cleanup = cleanup
+        cluster._settings = dict(settings or {})
         cls.active.append(cluster)
         try:
             cluster.launch()
@@ -151,7 +156,7 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment(),
+                env={**environment(), **self._settings},
                 cwd=ROOT,
                 start_new_session=True,
             )
