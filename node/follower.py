@@ -49,6 +49,7 @@ class LogFollower:
         self._snapshots = snapshots
         self._pushed: deque[tuple[Entry, ...]] = deque(maxlen=_PUSHED_MAX)
         self._wake = asyncio.Event()
+        self._next_round: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
         self._leader_at: str | None = None  # its address: it may be a node we do not know yet
         self._is_finished = False
@@ -65,7 +66,7 @@ class LogFollower:
         DeadlineExceeded."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._catch_up()
+                await asyncio.shield(self._join_round())
         except TimeoutError:
             raise DeadlineExceeded(f"not level with the leader within {timeout_s:g} s") from None
         return self._applier.applied_index
@@ -162,19 +163,36 @@ class LogFollower:
     async def _catch_up(self) -> None:
         """Until everything committed at the time of the last answer is applied."""
         async with self._lock:
-            while True:
-                self._require_work()
-                after = self._applier.applied_index
-                batch = await self._fetch(after)
-                self.commit_index = max(self.commit_index, batch.commit)
-                if batch.commit <= after:
-                    self.is_level.set()
-                    return
-                if batch.entries:
-                    if not await self.take(batch.entries):
-                        raise WireError("the leader sent entries that do not follow")
-                else:  # compacted away
-                    await self._take_snapshot()
+            await self._get_level()
+
+    def _join_round(self) -> asyncio.Task[None]:
+        """A catching-up that has not asked the leader yet, shared by all who wait for one. A task
+        of its own: whoever is tired of waiting must not cancel it, because an apply that is cut
+        off is stored, and not counted."""
+        if self._next_round is None or self._next_round.done():
+            self._next_round = asyncio.create_task(self._round())
+            self._next_round.add_done_callback(_see_error)
+        return self._next_round
+
+    async def _round(self) -> None:
+        async with self._lock:
+            self._next_round = None
+            await self._get_level()
+
+    async def _get_level(self) -> None:
+        while True:
+            self._require_work()
+            after = self._applier.applied_index
+            batch = await self._fetch(after)
+            self.commit_index = max(self.commit_index, batch.commit)
+            if batch.commit <= after:
+                self.is_level.set()
+                return
+            if batch.entries:
+                if not await self.take(batch.entries):
+                    raise WireError("the leader sent entries that do not follow")
+            else:  # compacted away
+                await self._take_snapshot()
 
     async def _take_snapshot(self) -> None:
         if self._leader_at is None:
@@ -219,3 +237,9 @@ def check_consecutive(entries: Sequence[Entry]) -> None:
     for before, after in itertools.pairwise(entries):
         if after.index != before.index + 1 or after.term < before.term:
             raise WireError("log entries are not consecutive")
+
+
+def _see_error(task: asyncio.Task[None]) -> None:
+    """Those who waited for it know; when nobody does any more, nobody needs to."""
+    if not task.cancelled():
+        task.exception()
