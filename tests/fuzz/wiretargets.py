@@ -15,14 +15,14 @@ from msgspec import inspect
 from astra.connection import FrameConnection
 from astra.constants import FRAME_HEADER_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX
 from astra.errors import WireError
-from astra.frame import HANDSHAKE_HEADER_BYTES_MAX, PRELUDE_SIZE, encode_frame
+from astra.frame import HANDSHAKE_HEADER_BYTES_MAX, PRELUDE_SIZE, WIRE_VERSION, encode_frame
 from astra.frame_server import FrameServer, Routes
 from astra.handshake import Peer, prove
 from astra.stream import BulkStream
 from astra.wire import Challenge, Hello, Message, Proof
 from tests.fuzz.targets import SECRET, Target
 
-_PRELUDE: Final = struct.Struct("!2sBBIIII")
+_PRELUDE: Final = struct.Struct("!2sBBIIIII")
 _BUFFER_BYTES_MAX: Final = 64 * 1024
 
 
@@ -81,10 +81,11 @@ def frame(
 ) -> bytes:
     """A frame with right checksums, whatever it holds; `lengths` may lie."""
     header_length, payload_length = lengths or (len(header), len(payload))
+    payload_crc: int = crc32c(payload) if payload else 0
     prelude = _PRELUDE.pack(
-        b"AS", 1, 0, stream, header_length, payload_length, crc32c(payload) if payload else 0
+        b"AS", WIRE_VERSION, 0, stream, header_length, payload_length, payload_crc, crc32c(header)
     )
-    crc: int = crc32c(header, crc32c(prelude))
+    crc: int = crc32c(prelude)
     return prelude + crc.to_bytes(4, "big") + header + payload
 
 
@@ -139,7 +140,7 @@ class Strangers(Target):
         super().__init__(chance)
         self.heard: list[Message] = []
         self._server = FrameServer(secret=SECRET, node_id="n1", routes=self._routes())
-        hello = Hello(wire_version=1, role="node", peer_id="n2", nonce=b"n" * 32)
+        hello = Hello(wire_version=WIRE_VERSION, role="node", peer_id="n2", nonce=b"n" * 32)
         proof = prove(SECRET, "client", hello, "n1", b"s" * 32)
         self.recorded = (encode_frame(0, hello), encode_frame(0, Proof(proof=proof)))
 
@@ -201,7 +202,7 @@ def honest_handshake(server: FrameServer) -> tuple[FrameConnection, Wire]:
     """A connection whose peer proved the secret: shows that the door opens at all."""
     connection, wire = server._accept(), Wire()
     connection.connection_made(wire)
-    hello = Hello(wire_version=1, role="node", peer_id="n2", nonce=b"h" * 32)
+    hello = Hello(wire_version=WIRE_VERSION, role="node", peer_id="n2", nonce=b"h" * 32)
     receive(connection, encode_frame(0, hello), random.Random(0), _BUFFER_BYTES_MAX)
     connection._uncork()
     challenge = msgspec.msgpack.decode(bytes(wire.sent[PRELUDE_SIZE:]), type=Challenge)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from awscrt.checksums import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,8 +54,18 @@ def test_decode_prelude_too_large_is_refused(header: int, payload: int, trusted:
     frame = bytearray(encode_frame(1, GetStatus()))
     frame[8:12] = header.to_bytes(4, "big")
     frame[12:16] = payload.to_bytes(4, "big")
-    with pytest.raises(WireError):
+    frame[24:28] = crc32c(bytes(frame[:24])).to_bytes(4, "big")
+    with pytest.raises(WireError, match="larger"):
         decode_prelude(frame, trusted=trusted)
+
+
+def test_decode_prelude_every_flipped_bit_is_refused_before_more_is_awaited() -> None:
+    prelude = encode_frame(7, MESSAGE, payload_length=100, payload_crc=1)[:PRELUDE_SIZE]
+    for bit in range(PRELUDE_SIZE * 8):
+        flipped = bytearray(prelude)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(WireError):
+            decode_prelude(flipped, trusted=True)
 
 
 def test_encode_frame_too_large_is_refused() -> None:
@@ -73,8 +84,6 @@ def test_decode_handshake_other_message_is_refused() -> None:
 
 
 def test_verify_payload_flipped_bit_is_refused() -> None:
-    from awscrt.checksums import crc32c
-
     frame = encode_frame(1, BlobPiece(), payload_length=3, payload_crc=crc32c(b"abc"))
     prelude = decode_prelude(frame, trusted=True)
     verify_payload(prelude, b"abc")
@@ -90,11 +99,10 @@ def test_decode_any_bytes_end_in_a_wire_error(data: bytes, trusted: bool) -> Non
 
 @given(st.binary(max_size=300))
 def test_decode_header_any_bytes_with_right_checksum_end_in_a_wire_error(data: bytes) -> None:
-    from awscrt.checksums import crc32c
-
     frame = bytearray(encode_frame(1, GetStatus()))[:PRELUDE_SIZE]
     frame[8:12] = len(data).to_bytes(4, "big")
-    frame[20:24] = crc32c(data, crc32c(bytes(frame[:20]))).to_bytes(4, "big")
+    frame[20:24] = crc32c(data).to_bytes(4, "big")
+    frame[24:28] = crc32c(bytes(frame[:24])).to_bytes(4, "big")
     prelude = decode_prelude(frame, trusted=True)
     try:
         decode_header(prelude, data)

@@ -22,7 +22,7 @@ from astra.errors import (
     Refused,
     Unavailable,
 )
-from astra.frame import PRELUDE_SIZE, encode_frame
+from astra.frame import PRELUDE_SIZE, WIRE_VERSION, encode_frame
 from astra.handshake import Peer
 from astra.net import BulkStream, Dialer, FrameServer, Routes
 from astra.wire import (
@@ -184,10 +184,16 @@ async def read_until_closed(address: str, sent: bytes) -> bytes:
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + b" " * 64,
         encode_frame(1, GetStatus()),
         encode_frame(0, Hello(wire_version=9, role="node", peer_id="x", nonce=b"n" * 32)),
-        encode_frame(0, Hello(wire_version=1, role="root", peer_id="x", nonce=b"n" * 32)),
-        encode_frame(0, Hello(wire_version=1, role="node", peer_id="../x", nonce=b"n" * 32)),
-        encode_frame(0, Hello(wire_version=1, role="node", peer_id="x", nonce=b"short")),
-        encode_frame(0, Hello(wire_version=1, role="node", peer_id="x" * 2000, nonce=b"n" * 32)),
+        encode_frame(
+            0, Hello(wire_version=WIRE_VERSION, role="root", peer_id="x", nonce=b"n" * 32)
+        ),
+        encode_frame(
+            0, Hello(wire_version=WIRE_VERSION, role="node", peer_id="../x", nonce=b"n" * 32)
+        ),
+        encode_frame(0, Hello(wire_version=WIRE_VERSION, role="node", peer_id="x", nonce=b"short")),
+        encode_frame(
+            0, Hello(wire_version=WIRE_VERSION, role="node", peer_id="x" * 2000, nonce=b"n" * 32)
+        ),
         b"\xff" * PRELUDE_SIZE,
     ],
 )
@@ -209,7 +215,7 @@ async def test_server_unproved_peer_is_cut_off(sent: bytes) -> None:
 async def test_server_flipped_bit_breaks_the_connection() -> None:
     routes = Routes()
     frame = bytearray(
-        encode_frame(0, Hello(wire_version=1, role="node", peer_id="x", nonce=b"n" * 32))
+        encode_frame(0, Hello(wire_version=WIRE_VERSION, role="node", peer_id="x", nonce=b"n" * 32))
     )
     frame[PRELUDE_SIZE + 3] ^= 1
     async with serving(routes) as address:
