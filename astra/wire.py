@@ -573,6 +573,7 @@ class FetchEntries(Wire, frozen=True, kw_only=True, tag="fetch-entries"):
 class EntryBatch(Wire, frozen=True, kw_only=True, tag="entries"):
     entries: tuple[Entry, ...]
     commit: int
+    membership: Membership | None = None  # of the Raft group, as of `commit`
 
 
 class FetchSnapshot(Wire, frozen=True, kw_only=True, tag="fetch-snapshot"):

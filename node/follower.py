@@ -19,9 +19,10 @@ from typing import Final
 from astra.errors import AstraError, DeadlineExceeded, Fatal, NotLeader, Unavailable, WireError
 from astra.log import get_logger
 from astra.net import Dialer
-from astra.wire import Entry, EntryBatch, FetchEntries, Notice
+from astra.wire import Entry, EntryBatch, EntryKind, FetchEntries, Membership, Notice
 from node.applier import Applier
 from node.membership import ClusterMap
+from node.raft.log import decode_membership
 from node.snapshots import SnapshotInstaller
 
 _FETCH_TIMEOUT_S: Final = 5.0
@@ -55,6 +56,8 @@ class LogFollower:
         self._is_finished = False
         self.is_level = asyncio.Event()  # has once applied all that was committed when it asked
         self.commit_index = 0
+        self.membership: Membership | None = None  # of the Raft group, at the applied index
+        self._membership_index = 0
 
     # --- Consensus ---
 
@@ -157,6 +160,10 @@ class LogFollower:
             return False
         check_consecutive(fresh)
         await self._applier.apply(fresh)
+        for entry in fresh:
+            if entry.kind is EntryKind.CONFIG:
+                self.membership = decode_membership(entry.data)
+                self._membership_index = entry.index
         self.commit_index = max(self.commit_index, self._applier.applied_index)
         return True
 
@@ -186,13 +193,19 @@ class LogFollower:
             batch = await self._fetch(after)
             self.commit_index = max(self.commit_index, batch.commit)
             if batch.commit <= after:
-                self.is_level.set()
+                self._note_level(batch)
                 return
             if batch.entries:
                 if not await self.take(batch.entries):
                     raise WireError("the leader sent entries that do not follow")
             else:  # compacted away
                 await self._take_snapshot()
+
+    def _note_level(self, batch: EntryBatch) -> None:
+        """Everything up to the batch's commit index is applied here."""
+        if batch.membership is not None and self._membership_index <= batch.commit:
+            self.membership, self._membership_index = batch.membership, batch.commit
+        self.is_level.set()
 
     async def _take_snapshot(self) -> None:
         if self._leader_at is None:

@@ -406,10 +406,10 @@ class NodeProcess:
             raise NotLeader(self.consensus.leader)
         if not self.reads.lease_holds():
             await self.reads.barrier()
-        commit = self._driver.commit_index
+        commit, membership = self._driver.committed()
         limit = max(1, min(request.limit_bytes, _ENTRIES_BYTES_MAX))
         entries = await self._driver.read_entries(request.after + 1, commit, limit)
-        return EntryBatch(entries=entries, commit=commit)
+        return EntryBatch(entries=entries, commit=commit, membership=membership)
 
     async def _read_here(self, query: Query) -> Answer:
         return await self._parts.store.read(answer_from(query), long=is_scan(query))

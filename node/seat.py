@@ -92,7 +92,8 @@ class Seat:
             await self._follower.finish()
             await self._store.flush()
             index, term = self._applier.applied_index, self._applier.applied_term
-            await self._enter(SnapshotMark(index=index, term=term, membership=_NOBODY))
+            membership = self._follower.membership or _NOBODY
+            await self._enter(SnapshotMark(index=index, term=term, membership=membership))
         finally:
             invited.cancel()
             following.cancel()
@@ -104,7 +105,7 @@ class Seat:
         await self._follower.is_level.wait()
 
     async def _enter(self, mark: SnapshotMark) -> None:
-        """Who votes after `mark` comes with the log."""
+        """The log starts after `mark`."""
         await self._storage.install(mark)
         self._move_in(mark.index, await self.raft.load(mark.index))
 

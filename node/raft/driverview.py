@@ -6,6 +6,7 @@ Rules: reads only; nothing here waits.
 from __future__ import annotations
 
 from astra.errors import Unavailable
+from astra.wire import Membership
 from node.raft.core import RaftCore
 from node.raft.slowness import RecentTimes
 from node.raft.types import RaftStatus, Role
@@ -18,6 +19,12 @@ class DriverView:
         self._core: RaftCore | None = None
         self._is_dead = False
         self.write_ms = RecentTimes()  # of the own log: one durable transaction each
+
+    def committed(self) -> tuple[int, Membership]:
+        """The commit index, and who was in the group there. Raises Unavailable before start."""
+        if self._core is None:
+            raise Unavailable("this node is starting")
+        return self._core.commit_index, self._core.committed_membership
 
     def status(self) -> RaftStatus:
         """Raises Unavailable before start."""

@@ -56,6 +56,11 @@ class CoreView:
     def membership(self) -> Membership:
         return self._log.membership
 
+    @property
+    def committed_membership(self) -> Membership:
+        """As of `commit_index`; the newest one may not be committed yet."""
+        return self._log.membership_at(self._log.commit)
+
     def mark_at(self, index: int) -> SnapshotMark:
         """The mark for an applied index at or above the current mark."""
         return self._log.mark_at(index)

@@ -65,10 +65,11 @@ Step = Record | Change | HandOver
 
 
 def next_step(now: Situation) -> Step | None:
-    return _record_seed(now) or _follow_report(now) or _hand_over(now) or _change(now)
+    return record_seed(now) or _follow_report(now) or _hand_over(now) or _change(now)
 
 
-def _record_seed(now: Situation) -> Record | None:
+def record_seed(now: Situation) -> Record | None:
+    """The next row of a cluster that starts; None: all its seeds are recorded."""
     voters = now.membership.voters
     if all(voter in now.nodes for voter in voters):
         return None

@@ -48,6 +48,7 @@ from node.services.memberplan import (
     Step,
     keeps_majority,
     next_step,
+    record_seed,
     without,
 )
 from node.services.reads import Reads
@@ -86,7 +87,7 @@ class MemberService:
         except ConfigError as error:
             raise _refusal(str(error)) from error
         async with self._lock:
-            nodes = await self._nodes()
+            nodes = await self._settled()
             known = nodes.get(request.node_id)
             if known is None and len(nodes) >= NODES_MAX:
                 raise _refusal(f"a cluster has at most {NODES_MAX} nodes")
@@ -99,7 +100,7 @@ class MemberService:
         """Raises Refused for a stranger, and for the last active node."""
         wanted = NodeState.ACTIVE if request.undo else NodeState.DRAINING
         async with self._lock:
-            nodes = await self._nodes()
+            nodes = await self._settled()
             node = _member(nodes, request.node_id)
             others = [each for each in nodes.values() if each is not node]
             if wanted is NodeState.DRAINING and not _active(others):
@@ -111,7 +112,7 @@ class MemberService:
         """Raises Refused while blobs name the node (unless forced), and when the voters that
         would remain are no live majority. Raises NotLeader after handing over: ask there."""
         async with self._lock:
-            nodes = await self._nodes()
+            nodes = await self._settled()
             driver = self._driver()
             if request.node_id not in nodes:
                 await self._expel(driver, request.node_id)
@@ -208,6 +209,16 @@ class MemberService:
 
         return await self._reads.read(scan, scans=True)
 
+    async def _settled(self) -> dict[str, NodeInfo]:
+        """The rows, after all seeds of a cluster that starts are recorded: one that was removed
+        before would be recorded afterwards."""
+        while True:
+            nodes = await self._nodes()
+            step = record_seed(self._situation(nodes, self._driver().status()))
+            if step is None:
+                return nodes
+            await self._commit(PutNode(node=step.node))
+
     async def _nodes(self) -> dict[str, NodeInfo]:
         rows = await self._reads.read(lambda view: view.scan(NODES, (), None, NODES_MAX))
         return {node.node_id: node for _, node in rows}
@@ -221,6 +232,7 @@ class MemberService:
         result = (await self._committer.commit(request)).result
         if isinstance(result, Refusal):
             raise Refused(result.code, result.detail)
+        self._cluster.set_members((await self._nodes()).values())  # holds here when it is answered
 
     def _driver(self) -> RaftDriver:
         self._reads.require_leader()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from astra.commands import NewBlob, PutObject, PutPart
 from astra.constants import INLINE_BYTES_MAX, OBJECT_SIZE_MAX, REPLICAS, WRITE_QUORUM
 from astra.errors import RefusalCode, Refused, Unavailable
@@ -65,26 +67,29 @@ class UploadService:
         """PutObject, PutPart and the other upload commands; see Committer.commit."""
         command = request.command
         blob = command.blob if isinstance(command, PutObject | PutPart) else None
-        if blob is not None:
-            self._check_blob(blob)
+        if blob is not None and isinstance(command, PutObject | PutPart):
+            blob = self._checked(blob)
+            request = replace(request, command=replace(command, blob=blob))
         committed = await self._committer.commit(request)
         if blob is not None and blob.data is None and len(blob.holders) < REPLICAS:
             self._repairs.note_missing_copy(blob.blob_id)
         return committed
 
-    def _check_blob(self, blob: NewBlob) -> None:
+    def _checked(self, blob: NewBlob) -> NewBlob:
+        """The blob, without holders that were removed while the client was sending: what they hold
+        is lost with them, and the repair makes other copies."""
         check_blob_id(blob.blob_id)
         if blob.data is not None:
             if len(blob.data) != blob.size or blob.size > INLINE_BYTES_MAX or blob.holders:
                 raise Refused(RefusalCode.SIZE_MISMATCH, "the inline blob is not what it says")
-            return
-        known = set(self._cluster.node_ids())
-        holders = set(blob.holders)
-        if len(holders) != len(blob.holders) or not holders <= known:
-            raise Refused(RefusalCode.INVALID_ARGUMENT, "holders must be different, known nodes")
+            return blob
+        if len(set(blob.holders)) != len(blob.holders):
+            raise Refused(RefusalCode.INVALID_ARGUMENT, "holders must be different nodes")
+        holders = tuple(holder for holder in blob.holders if self._cluster.is_member(holder))
         live = len(self._cluster.live_reports())
         if len(holders) < min(WRITE_QUORUM, max(live, 1)):
             raise Unavailable("too few holders have the blob")
+        return blob if holders == blob.holders else replace(blob, holders=holders)
 
 
 async def _check_target(view: MetadataView, request: PlaceBlobs) -> tuple[Upload | None, int]:

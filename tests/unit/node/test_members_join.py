@@ -1,0 +1,195 @@
+"""Whole nodes in this process: how one gets into a group that runs, and back into it."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from astra.commands import Refusal
+from astra.model import NodeInfo, NodeState
+from astra.wire import (
+    Accepted,
+    AddMember,
+    CountHeld,
+    DrainMember,
+    HeldCount,
+    ListMembers,
+    MemberList,
+    NodeStatus,
+    PlaceBlobs,
+    Placed,
+    RemoveMember,
+)
+from node.raft.config import RaftConfig
+from tests.support.nodes import NO_EPOCHS, LocalNodes, put_of
+from tests.support.wait import wait_until_async
+
+JOIN_SECONDS = 20.0
+QUICK = RaftConfig(
+    election_timeout_min_ms=300,
+    election_timeout_max_ms=600,
+    heartbeat_ms=50,
+    entries_retained=0,
+)
+
+
+async def members_of(nodes: LocalNodes) -> dict[str, tuple[NodeInfo, str]]:
+    found = await nodes.ask(ListMembers(), MemberList)
+    return {member.node.node_id: (member.node, member.part) for member in found.members}
+
+
+async def until_votes(nodes: LocalNodes, *names: str) -> None:
+    async def all_vote() -> bool:
+        found = await members_of(nodes)
+        return all(name in found and found[name][1] == "voter" for name in names)
+
+    await wait_until_async(all_vote, JOIN_SECONDS, f"{names} vote")
+
+
+async def until_role(nodes: LocalNodes, name: str, role: str) -> NodeStatus:
+    found: list[NodeStatus] = []
+
+    async def has_role() -> bool:
+        status = await nodes.status(name)
+        found[:] = [status] if status is not None else []
+        return status is not None and status.role == role
+
+    await wait_until_async(has_role, JOIN_SECONDS, f"{name} is {role}")
+    return found[0]
+
+
+@asynccontextmanager
+async def only(nodes: LocalNodes, *names: str) -> AsyncIterator[None]:
+    """Those nodes run at first; all are stopped in the end."""
+    try:
+        await nodes.start(*names)
+        await wait_until_async(nodes.leader, JOIN_SECONDS, "a leader is elected")
+        yield
+    finally:
+        await nodes.__aexit__(None, None, None)
+
+
+async def some_follower(nodes: LocalNodes) -> str:
+    leader = await nodes.leader()
+    return next(name for name in nodes.voters if name != leader)
+
+
+async def test_new_nodes_of_a_compacted_log_are_voted_in_one_by_one(tmp_path: Path) -> None:
+    nodes = LocalNodes(tmp_path, voters=1, learners=2)
+    for name in nodes.settings:
+        nodes.change(name, voters_max=5, raft=QUICK, compact_interval_s=0.1)
+    async with only(nodes, "n1"):
+        await nodes.make_bucket("bk")
+        for number in range(30):
+            await nodes.put_inline("bk", b"k%d" % number, b"x")
+        await nodes.start("n2", "n3")
+        await until_votes(nodes, "n2", "n3")
+        for name in ("n2", "n3"):
+            await until_role(nodes, name, "follower")
+        # Two of three are enough now, and none of the old entries is missing without n1.
+        await nodes.stop("n1")
+        assert len((await nodes.locate("bk", b"k29")).inline) == 1
+        await nodes.put_inline("bk", b"after", b"x")
+
+
+async def test_new_nodes_with_careless_settings_elect_nobody_beside_the_cluster(
+    tmp_path: Path,
+) -> None:
+    nodes = LocalNodes(tmp_path, voters=1, learners=2)
+    for name in ("n2", "n3"):
+        nodes.change(name, voters=("n1", "n2", "n3"))
+    async with only(nodes, "n1"):
+        await nodes.make_bucket("bk")
+        await nodes.start("n2", "n3")
+        for name in ("n2", "n3"):
+            status = await until_role(nodes, name, "learner")
+            assert status.leader in {"n1", None}
+        assert await nodes.leader() == "n1"
+        await nodes.put_inline("bk", b"k", b"x")
+
+
+async def test_voter_with_an_empty_disk_gets_everything_again_before_it_votes(
+    tmp_path: Path,
+) -> None:
+    nodes = LocalNodes(tmp_path)
+    async with nodes:
+        await nodes.make_bucket("bk")
+        for number in range(20):
+            await nodes.put_inline("bk", b"k%d" % number, b"x")
+        wiped = await some_follower(nodes)
+        await nodes.stop(wiped)
+        shutil.rmtree(nodes.settings[wiped].data_dir)
+        await nodes.start(wiped)
+        status = await until_role(nodes, wiped, "follower")
+        assert status.applied_index >= 20
+        leader = await nodes.leader()
+        assert leader is not None
+        await nodes.stop(leader)  # the wiped one is needed for the majority
+        await nodes.put_inline("bk", b"after", b"x")
+        assert len((await nodes.locate("bk", b"k19")).inline) == 1
+
+
+async def test_members_are_recorded_drained_and_removed(tmp_path: Path) -> None:
+    nodes = LocalNodes(tmp_path, voters=4)
+    async with nodes:
+        await nodes.all_know_each_other()
+        await nodes.make_bucket("bk")
+
+        async def recorded() -> bool:
+            return set(await members_of(nodes)) == {"n1", "n2", "n3", "n4"}
+
+        await wait_until_async(recorded, JOIN_SECONDS, "the seeds are recorded")
+        leaving = await some_follower(nodes)
+        await nodes.ask(DrainMember(node_id=leaving), Accepted)
+        assert (await members_of(nodes))[leaving][0].state is NodeState.DRAINING
+
+        async def left_out() -> bool:
+            request = PlaceBlobs(bucket="bk", epochs=NO_EPOCHS, size=1000)
+            placed = (await nodes.ask(request, Placed)).placements[0]
+            return leaving not in {ref.node_id for ref in placed.holders}
+
+        await wait_until_async(left_out, JOIN_SECONDS, "a draining node gets no new blobs")
+        await nodes.ask(RemoveMember(node_id=leaving), Accepted)
+        assert leaving not in await members_of(nodes)
+        await nodes.ask(RemoveMember(node_id=leaving), Accepted)  # a second time: no harm
+
+        async def says_so() -> bool:
+            status = await nodes.status(leaving)
+            return status is not None and "removed" in " ".join(status.problems)
+
+        await wait_until_async(says_so, JOIN_SECONDS, "it says that it was removed")
+
+
+async def test_blob_sent_to_a_node_that_was_removed_meanwhile_is_committed_without_it(
+    tmp_path: Path,
+) -> None:
+    nodes = LocalNodes(tmp_path, voters=3)
+    async with nodes:
+        await nodes.all_know_each_other()
+        await nodes.make_bucket("bk")
+        request = PlaceBlobs(bucket="bk", epochs=NO_EPOCHS, size=1000)
+        place = (await nodes.ask(request, Placed)).placements[0]
+        blob = await nodes.write_all(place, b"y" * 1000)
+        assert len(blob.holders) == 3
+        leaving = await some_follower(nodes)
+        await nodes.ask(RemoveMember(node_id=leaving, force=True), Accepted)
+
+        async def is_gone() -> bool:
+            return leaving not in await members_of(nodes)
+
+        await wait_until_async(is_gone, JOIN_SECONDS, "the node is removed")
+        result = await nodes.commit(put_of("bk", b"k", blob))
+        assert not isinstance(result, Refusal)
+        held = await nodes.ask(CountHeld(node_id=leaving), HeldCount)
+        assert held.blobs == 0
+        others = [name for name in nodes.voters if name != leaving]
+        for name in others:
+            assert (await nodes.ask(CountHeld(node_id=name), HeldCount)).blobs == 1
+
+
+async def test_added_node_is_recorded_before_it_runs(tmp_path: Path) -> None:
+    nodes = LocalNodes(tmp_path, voters=1)
+    async with nodes:
+        await nodes.ask(AddMember(node_id="n9", address="127.0.0.1:9", zone="z"), Accepted)
+        info, part = (await members_of(nodes))["n9"]
+        assert (info.address, info.zone, part) == ("127.0.0.1:9", "z", "follower")
