@@ -52,6 +52,12 @@ class MemoryLog:
         """A vote that was rolled back behind our back."""
         self._hard_state = HardState(term=self._hard_state.term, voted_for=None)
 
+    def end(self) -> tuple[int, int]:
+        """Term and index of the last entry: how logs are compared in elections."""
+        if self._last_index in self._rows:
+            return self._rows[self._last_index][0].term, self._last_index
+        return (0, 0) if self._mark is None else (self._mark.term, self._mark.index)
+
     # --- the contract ----------------------------------------------------------------------
 
     def initialize(self, membership: Membership) -> None:

@@ -45,8 +45,8 @@ class Unknown(Exception):
 class Denied(Exception):
     """4xx: nothing happened."""
 
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
+    def __init__(self, code: str, detail: str = "") -> None:
+        super().__init__(f"{code} ({detail})")
         self.code = code
 
 
@@ -98,11 +98,13 @@ class Client:
             return await self._ask(method, key, query or {}, headers or {}, body)
         except RequestError as error:
             refused: RequestError = error
+            detail = str(error)
         except AstraError as error:
             refused = s3_error_of(error)
+            detail = str(error)
         if isinstance(refused, S3Error) and refused.status >= 500:
             raise Unknown(refused.code)
-        raise Denied(refused.code)
+        raise Denied(refused.code, detail)
 
     async def _ask(
         self,

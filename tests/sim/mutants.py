@@ -141,18 +141,9 @@ def forget_truncation() -> Patch:
 
 
 @mutant
-def lease_judged_by_an_old_clock() -> Patch:
-    """After a pause the lease still seems valid, until the next turn looks at the clock."""
-
-    def lease_valid_now(self: RaftDriver) -> bool:
-        core = self._core
-        return core is not None and not self._is_dead and core.lease_valid(core._node.now_ms)
-
-    return RaftDriver, "lease_valid_now", lease_valid_now
-
-
-@mutant
 def lease_without_end() -> Patch:
+    """A leader that was paused or cut off goes on reading by its lease."""
+
     def lease_valid(self: Leadership, now_ms: int) -> bool:
         return self.has_committed_own_term
 

@@ -22,6 +22,7 @@ class Nemesis:
         self.world = world
         self.net = world.net
         self.rng = random.Random(f"nemesis-{world.seed}")
+        self.is_calm = False
         self.flipped: dict[str, str] = {}  # blob -> whose copy was damaged
         actions: list[tuple[Callable[[], None], int]] = [
             (self.crash_one, 3),
@@ -44,6 +45,8 @@ class Nemesis:
             (self.break_database, 1),
             (self.slow_disk, 2),
             (self.transfer, 2),
+            (self.hand_to_slow, 1),
+            (self.ambush, 1),
             (self.crash_gateway, 1),
             (self.toggle_redis, 1),
         ]
@@ -77,6 +80,8 @@ class Nemesis:
             self.world.crash(leader, is_silent=self.rng.random() < 0.4)
 
     def boot_some(self) -> None:
+        if self.is_calm:
+            return
         for node in self.world.nodes.values():
             if node.life is None and self.rng.random() < 0.7:
                 self.world.boot(node)
@@ -94,20 +99,34 @@ class Nemesis:
     def pause_leader(self) -> None:
         leader = self.world.leader()
         if leader is not None and leader.life is not None:
-            self.world.pause(leader.life, self.rng.choice((0.6, 1.2, 3.0)))
+            self.world.pause(leader.life, self.rng.choice((0.6, 1.2, 1.7, 2.2, 3.0)))
 
     def crash_gateway(self) -> None:
         name = self.rng.choice(GATEWAYS)
         self.world.crash_gateway(name)
 
-    def transfer(self) -> None:
+    def transfer(self, to: str | None = None) -> None:
         leader = self.world.leader()
-        if leader is None or leader.process is None or leader.life is None:
+        if self.is_calm or leader is None or leader.process is None or leader.life is None:
             return
-        to = self.rng.choice(self.world.voters)
+        to = to or self.rng.choice(self.world.voters)
         self.world.note(f"{leader.name} is asked to hand over to {to}")
         work = _swallow(leader.process._transfer(to))
         leader.life.context.run(self.world.loop.create_task, work)
+
+    def hand_to_slow(self) -> None:
+        """A node whose database is slow has much to apply when it begins to lead."""
+        node = self.world.nodes[self.rng.choice(self.world.voters)]
+        node.storage.tables.slow, node.storage.tables.delay_s = 0.9, 0.5
+        self.world.note(f"the database of {node.name} is slow")
+        self.world.loop.call_later(self.rng.uniform(0.3, 1.0), self.transfer, node.name)
+
+    def ambush(self) -> None:
+        """The next leaders crash as soon as they lead (figure 8 of the Raft paper)."""
+        self.world.ambushes = self.rng.randrange(1, 4)
+        self.crash_leader()
+        for delay_s in (0.7, 1.4, 2.1, 2.8):
+            self.world.loop.call_later(delay_s, self.boot_some)
 
     # --- network -------------------------------------------------------------------------------
 
@@ -119,6 +138,8 @@ class Nemesis:
         self.net.cut(other, one)
 
     def _isolate(self, name: str) -> None:
+        if self.is_calm:
+            return
         how = self.rng.choice(("all", "nodes", "out", "in"))
         self.world.note(f"{name} is cut off ({how})")
         others = list(self.world.nodes) if how == "nodes" else self._names()
@@ -236,8 +257,10 @@ class Nemesis:
 
     def calm(self) -> None:
         """No new faults; what is broken stays so."""
+        self.is_calm = True
         self.net.weather = Weather()
         self.world.redis.is_down = False
+        self.world.ambushes = 0
         for node in self.world.nodes.values():
             storage = node.storage
             storage.sync_s, storage.tables.slow, storage.tables.delay_s = 0.001, 0.05, 0.004

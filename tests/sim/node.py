@@ -34,7 +34,7 @@ SECRET: Final = b"a secret of the simulation, 32 bytes"
 PORT: Final = 9010
 
 
-def sim_raft_config() -> RaftConfig:
+def sim_raft_config(append_bytes_max: int = 4000) -> RaftConfig:
     """Small limits, so that every border is met within a few hundred entries."""
     return RaftConfig(
         election_timeout_min_ms=500,
@@ -42,7 +42,7 @@ def sim_raft_config() -> RaftConfig:
         heartbeat_ms=100,
         tick_ms=100,
         lease_margin_ms=100,
-        append_bytes_max=4_000,
+        append_bytes_max=append_bytes_max,
         inflight_max=8,
         apply_bytes_max=6_000,
         memory_bytes_max=20_000,
@@ -51,7 +51,9 @@ def sim_raft_config() -> RaftConfig:
     )
 
 
-def sim_settings(name: str, names: Sequence[str], voters: Sequence[str]) -> NodeSettings:
+def sim_settings(
+    name: str, names: Sequence[str], voters: Sequence[str], raft: RaftConfig
+) -> NodeSettings:
     return NodeSettings(
         node_id=name,
         cluster_id="sim",
@@ -61,7 +63,7 @@ def sim_settings(name: str, names: Sequence[str], voters: Sequence[str]) -> Node
         listen_port=PORT,
         peers={each: address_of(each) for each in names},
         voters=tuple(voters),
-        raft=sim_raft_config(),
+        raft=raft,
         compact_interval_s=2.0,
         report_interval_s=1.0,
         peer_silence_s=2.5,

@@ -67,7 +67,7 @@ class Watch:
     def _check_safe(self, entry: Entry, holders: set[str], voters: Sequence[str]) -> None:
         """No voter without the entry could win an election, by the logs on the disks. Stronger
         than a majority of copies: it is what figure 8 of the Raft paper is about."""
-        ends = {voter: _end_of(self.nodes[voter].storage.log) for voter in voters}
+        ends = {voter: self.nodes[voter].storage.log.end() for voter in voters}
         for voter in voters:
             votes = {each for each in voters if ends[voter] >= ends[each]}
             if voter not in holders and 2 * len(votes) > len(voters):
@@ -182,14 +182,6 @@ def compare_tables(one: SimNode, other: SimNode) -> None:
                 f"{one.name} and {other.name} differ at index {one.storage.tables.applied} "
                 f"in {table} {key!r}: {mine.get(key)} and {theirs.get(key)}"
             )
-
-
-def _end_of(log: MemoryLog) -> tuple[int, int]:
-    """Term and index of the last entry: how logs are compared in elections."""
-    row = log._rows.get(log._last_index)
-    if row is not None:
-        return row[0].term, log._last_index
-    return (0, 0) if log._mark is None else (log._mark.term, log._mark.index)
 
 
 def _has_entry(log: MemoryLog, entry: Entry) -> bool:

@@ -77,6 +77,7 @@ class Workload:
     def start_clients(self, gateway: str) -> None:
         for number in range(self.clients):
             self.world.spawn(gateway, self._client(gateway, number))
+        self.world.spawn(gateway, self._reader(gateway))
 
     async def _client(self, gateway: str, number: int) -> None:
         client = self.world.clients[gateway]
@@ -84,6 +85,14 @@ class Workload:
             self.left -= 1
             await self.one(client, f"{gateway}.{number}")
             await asyncio.sleep(self.rng.expovariate(1 / 0.25))
+
+    async def _reader(self, gateway: str) -> None:
+        """Looks now and then: often the first to ask a leader that was paused."""
+        client = self.world.clients[gateway]
+        while self.left > 0:
+            await asyncio.sleep(self.rng.uniform(0.3, 1.5))
+            key = self.rng.choice(KEYS)
+            await (self.head if self.rng.random() < 0.5 else self.get)(client, key, "reader")
 
     # --- one operation -------------------------------------------------------------------------
 
@@ -261,7 +270,7 @@ class Workload:
             refusal = _REFUSALS.get(denied.code)
             is_conditional = step.if_match is not None or step.if_none_match
             if refusal is None or not is_conditional:
-                raise AssertionError(f"{step.label} was refused: {denied.code}") from denied
+                raise AssertionError(f"{step.label} was refused: {denied}") from denied
             self.history.answer(step, refusal)
         else:
             self.history.answer(step)
@@ -274,4 +283,4 @@ class Workload:
     @staticmethod
     def _expect(denied: Denied, code: str) -> None:
         if denied.code != code:
-            raise AssertionError(f"refused with {denied.code}, not {code}") from denied
+            raise AssertionError(f"refused with {denied}, not {code}") from denied

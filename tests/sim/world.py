@@ -12,14 +12,14 @@ from astra.errors import Fatal, FsyncFailed, StoreError, Unavailable
 from astra.wire import Entry
 from node.apply.touched import Touched
 from node.chunkstore.memory import SimulatedCrash
-from node.raft.types import SoftState
+from node.raft.types import Role, SoftState
 from tests.sim.chance import Clocks
 from tests.sim.client import Client, gateway_settings
 from tests.sim.disk import SimRedis, Storage
 from tests.sim.history import History, Violation
 from tests.sim.loop import LIFE, Life, Machine, SimLoop
 from tests.sim.net import SimNet
-from tests.sim.node import SimNode, address_of, sim_settings
+from tests.sim.node import SimNode, address_of, sim_raft_config, sim_settings
 from tests.sim.watch import Watch
 
 BUCKET: Final = "bucket"
@@ -44,6 +44,8 @@ class World:
         self.trace = 0
         self.story: deque[str] = deque(maxlen=None if story else STORY_LINES)
         self._lives = 0
+        self.ambushes = 0  # so many new leaders will be crashed as soon as they lead
+        self.raft = sim_raft_config(self.rng.choice((300, 4000)))  # or one entry per Append
         voters, learners = self._shape()
         names = [f"n{number}" for number in range(1, voters + learners + 1)]
         self.voters = names[:voters]
@@ -63,7 +65,7 @@ class World:
 
     def _node(self, name: str, names: Sequence[str]) -> SimNode:
         storage = Storage(name, random.Random(f"{name}-{self.seed}"), self.watch.on_append)
-        settings = sim_settings(name, names, self.voters)
+        settings = sim_settings(name, names, self.voters, self.raft)
         return SimNode(settings, storage, self.loop, self.net, self.redis)
 
     # --- the story -------------------------------------------------------------------------------
@@ -122,6 +124,9 @@ class World:
         def on_role(state: SoftState) -> None:
             self.note(f"{node.name} is {state.role} in term {state.term}, leader {state.leader}")
             self._guard(lambda: self.watch.on_role(node.name, state, self._node_times()))
+            if state.role is Role.LEADER and self.ambushes:
+                self.ambushes -= 1
+                self.loop.call_later(self.rng.expovariate(100), self._crash_if_alive, life)
 
         def on_applied(entries: Sequence[Entry], touched: Sequence[Touched]) -> None:
             self.note(f"{node.name} applied up to {entries[-1].index}")
@@ -168,6 +173,10 @@ class World:
         node.storage.crash()
         node.forget()
 
+    def _crash_if_alive(self, life: Life) -> None:
+        if life.is_alive:
+            self.crash(self.nodes[life.name])
+
     def _crash_life(self, life: Life) -> None:
         """A crash that the chunk disk was armed with."""
         self.crash(self.nodes[life.name], is_silent=True)
@@ -203,7 +212,7 @@ class World:
         self.gateways[name] = life
         self.net.machine_is_back(name)
         addresses = tuple(address_of(each) for each in self.nodes)
-        patience_s = 1.5 if name == "g1" else 0.5  # one of them is quick to ask somebody else
+        patience_s = 2.5 if name == "g1" else 0.5  # one of them is quick to ask somebody else
         settings = gateway_settings(name, addresses, patience_s=patience_s)
         self.clients[name] = life.context.run(Client, settings, BUCKET)
 

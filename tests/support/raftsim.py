@@ -375,7 +375,19 @@ class SimCluster:
         }
         membership = core._log.membership
         self._require(is_quorum(membership, holders), f"commit {index} is only on {holders}")
+        self._check_unbeatable(index, holders, membership)
         self._check_committed(entry)
+
+    def _check_unbeatable(self, index: int, holders: set[str], membership: Membership) -> None:
+        """No voter that lacks a committed entry could win an election, by the logs on the disks.
+        Stronger than a majority of copies: it is what figure 8 of the Raft paper is about."""
+        ends = {voter: self.nodes[voter].disk.end() for voter in membership.voters}
+        for voter in set(membership.voters) - holders:
+            votes = {each for each in ends if ends[voter] >= ends[each]}
+            self._require(
+                not is_quorum(membership, votes),
+                f"{index} counts as committed, but {voter} lacks it and {votes} would vote for it",
+            )
 
     def _check_committed(self, entry: Entry) -> None:
         known = self.committed.setdefault(entry.index, entry)
