@@ -55,7 +55,7 @@ from node.services.witness import Witness
 from node.settings import NodeSettings
 from node.snapshots import SnapshotInstaller, SnapshotSource
 from node.transport import LeaderDialer, RaftTransport
-from node.upkeep import Upkeep
+from node.upkeep import Surroundings, Upkeep
 
 _ENTRIES_BYTES_MAX: Final = 1 << 20
 _RAFT_STOP_S: Final = 3.0
@@ -200,8 +200,7 @@ class NodeProcess:
 
     def _make_upkeep(self) -> Upkeep:
         parts = self._parts
-        return Upkeep(
-            self._settings,
+        around = Surroundings(
             store=parts.store,
             chunks=parts.chunks,
             dialer=parts.dialer,
@@ -213,6 +212,7 @@ class NodeProcess:
             blobs=self._blobs,
             leader=self._leader_link,
         )
+        return Upkeep(self._settings, around)
 
     def _make_services(self) -> Services:
         parts, settings = self._parts, self._settings

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 
 from astra.net import Dialer
 from astra.ports import Clock, MetadataStore
@@ -29,97 +30,122 @@ from node.services.throttle import TokenBucket
 from node.settings import NodeSettings
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the background work needs of its node."""
+
+    store: MetadataStore
+    chunks: AsyncChunkStore
+    dialer: Dialer
+    cluster: ClusterMap
+    clock: Clock
+    notebook: Notebook
+    consensus: Consensus
+    reads: Reads
+    blobs: BlobService
+    leader: LeaderLink
+
+
 class Upkeep:
     """`repairer`, `census` and `queue` answer requests; `background` is the rest."""
 
-    def __init__(
-        self,
-        settings: NodeSettings,
-        *,
-        store: MetadataStore,
-        chunks: AsyncChunkStore,
-        dialer: Dialer,
-        cluster: ClusterMap,
-        clock: Clock,
-        notebook: Notebook,
-        consensus: Consensus,
-        reads: Reads,
-        blobs: BlobService,
-        leader: LeaderLink,
-    ) -> None:
+    def __init__(self, settings: NodeSettings, around: Surroundings) -> None:
         self._settings = settings
-        self._consensus = consensus
-        fence = CopyFence()
-        rate = TokenBucket(
-            mib_per_s=settings.repair_mib_per_s, now_ms=clock.monotonic_ms, sleep=asyncio.sleep
+        self._around = around
+        self._consensus = around.consensus
+        self._fence = CopyFence()
+        self._rate = TokenBucket(
+            mib_per_s=settings.repair_mib_per_s,
+            now_ms=around.clock.monotonic_ms,
+            sleep=asyncio.sleep,
         )
-        watch = NodeWatch(cluster, clock, int(settings.repair_grace_s * 1000))
-        self.queue = RepairQueue(clock, int(settings.repair_delay_s * 1000))
+        self._watch = NodeWatch(around.cluster, around.clock, int(settings.repair_grace_s * 1000))
+        self.queue = RepairQueue(around.clock, int(settings.repair_delay_s * 1000))
         self.repairer = BlobRepairer(
             node_id=settings.node_id,
-            chunks=chunks,
-            dialer=dialer,
+            chunks=around.chunks,
+            dialer=around.dialer,
             parallel_max=2 * settings.repair_parallel_max,
-            rate=rate,
-            fence=fence,
+            rate=self._rate,
+            fence=self._fence,
         )
-        self._repair = RepairService(
-            queue=self.queue,
-            reads=reads,
-            cluster=cluster,
-            watch=watch,
-            dialer=dialer,
-            leader=leader,
-            clock=clock,
-            parallel_max=settings.repair_parallel_max,
-            mib_per_s=settings.repair_mib_per_s,
-        )
-        self._scan = RepairScan(
-            reads=reads,
-            consensus=consensus,
-            cluster=cluster,
-            queue=self.queue,
-            repair=self._repair,
-            watch=watch,
-            clock=clock,
-            interval_s=settings.repair_scan_interval_s,
-            young_ms=int(settings.repair_delay_s * 2000),
-        )
+        self._repair = self._make_repair()
+        self._scan = self._make_scan()
         self._rebalancer = Rebalancer(
-            reads=reads, consensus=consensus, repair=self._repair, scan=self._scan, watch=watch
+            reads=around.reads,
+            consensus=around.consensus,
+            repair=self._repair,
+            scan=self._scan,
+            watch=self._watch,
         )
-        self.garbage = GarbageCollector(
-            node_id=settings.node_id,
-            store=store,
-            chunks=chunks,
-            blobs=blobs,
-            leader=leader,
-            barrier=consensus.read_barrier,
-            clock=clock,
-            grace_ms=int(settings.garbage_grace_s * 1000),
-            fence=fence,
-        )
+        self.garbage = self._make_garbage()
         self.census = CensusService(
             node_id=settings.node_id,
-            reads=reads,
-            chunks=chunks,
+            reads=around.reads,
+            chunks=around.chunks,
             queue=self.queue,
-            leader=leader,
-            rate=rate,
+            leader=around.leader,
+            rate=self._rate,
         )
         self._self_census = SelfCensus(
             node_id=settings.node_id,
-            store=store,
-            chunks=chunks,
-            leader=leader,
-            barrier=consensus.read_barrier,
+            store=around.store,
+            chunks=around.chunks,
+            leader=around.leader,
+            barrier=around.consensus.read_barrier,
         )
-        self._scrub = ScrubService(
+        self._scrub = self._make_scrub()
+
+    def _make_repair(self) -> RepairService:
+        settings, around = self._settings, self._around
+        return RepairService(
+            queue=self.queue,
+            reads=around.reads,
+            cluster=around.cluster,
+            watch=self._watch,
+            dialer=around.dialer,
+            leader=around.leader,
+            clock=around.clock,
+            parallel_max=settings.repair_parallel_max,
+            mib_per_s=settings.repair_mib_per_s,
+        )
+
+    def _make_scan(self) -> RepairScan:
+        settings, around = self._settings, self._around
+        return RepairScan(
+            reads=around.reads,
+            consensus=around.consensus,
+            cluster=around.cluster,
+            queue=self.queue,
+            repair=self._repair,
+            watch=self._watch,
+            clock=around.clock,
+            interval_s=settings.repair_scan_interval_s,
+            young_ms=int(settings.repair_delay_s * 2000),
+        )
+
+    def _make_garbage(self) -> GarbageCollector:
+        settings, around = self._settings, self._around
+        return GarbageCollector(
             node_id=settings.node_id,
-            chunks=chunks,
-            leader=leader,
-            notebook=notebook,
-            clock=clock,
+            store=around.store,
+            chunks=around.chunks,
+            blobs=around.blobs,
+            leader=around.leader,
+            barrier=around.consensus.read_barrier,
+            clock=around.clock,
+            grace_ms=int(settings.garbage_grace_s * 1000),
+            fence=self._fence,
+        )
+
+    def _make_scrub(self) -> ScrubService:
+        settings, around = self._settings, self._around
+        return ScrubService(
+            node_id=settings.node_id,
+            chunks=around.chunks,
+            leader=around.leader,
+            notebook=around.notebook,
+            clock=around.clock,
             mib_per_s=settings.scrub_mib_per_s,
             period_s=settings.scrub_period_s,
         )
