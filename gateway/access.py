@@ -8,11 +8,20 @@ stale grant. Absent keys and buckets are not remembered: they may appear at any 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from astra.model import AccessKey, Bucket, User
-from astra.wire import AccessFound, BucketFound, GetAccess, GetBucket, Notice
+from astra.wire import (
+    AccessFound,
+    AccessList,
+    BucketFound,
+    GetAccess,
+    GetBucket,
+    ListAccess,
+    Notice,
+)
 from gateway.cluster import Cluster
 
 V = TypeVar("V")
@@ -93,13 +102,21 @@ class Access:
                 self._owners.put(answer.owner.user_id, answer.owner)
         return found
 
-    async def know_owner(self, bucket: Bucket) -> None:
-        """Afterwards `owner_name` knows the owner of the bucket, if there still is one."""
-        if self._owners.get(bucket.owner_id) is not None:
+    async def know_users(self, user_ids: Collection[str]) -> None:
+        """Afterwards `owner_name` knows these users, as far as they are users."""
+        if all(self._owners.get(user_id) is not None for user_id in user_ids):
             return
-        answer = await self._cluster.ask(GetBucket(bucket=bucket.name), BucketFound)
-        if answer.owner is not None:
-            self._owners.put(answer.owner.user_id, answer.owner)
+        await self.users()
+        for user_id in user_ids:
+            if self._owners.get(user_id) is None:  # no user any more: not asked for every time
+                self._owners.put(user_id, User(user_id=user_id, display_name=user_id))
+
+    async def users(self) -> Sequence[User]:
+        """All users as they are now; `owner_name` knows them afterwards."""
+        answer = await self._cluster.ask(ListAccess(), AccessList)
+        for user in answer.users:
+            self._owners.put(user.user_id, user)
+        return answer.users
 
     def owner_name(self, user_id: str) -> str:
         """The display name of a user that was seen lately, for listings (otherwise the id)."""

@@ -13,11 +13,11 @@ from typing import Final, TypeVar
 
 from astra.commands import AnyCommand, Refusal, Result
 from astra.errors import RefusalCode, Refused, Unavailable
-from astra.model import Bucket
+from astra.model import Bucket, ObjectVersion, Upload
 from astra.wire import Commit, Committed, Epochs, Message
 from gateway.access import Access, Grantee
 from gateway.cluster import Cluster
-from gateway.policy import authorise
+from gateway.policy import Verdict, allows_upload, allows_version, decide, may_list
 from gateway.s3api.errors import S3Error
 
 _STALE_ROUNDS_MAX: Final = 5
@@ -27,7 +27,7 @@ R = TypeVar("R", bound=Result)
 
 
 class Session:
-    """Asks the cluster for one authenticated request."""
+    """Asks the cluster for one request."""
 
     def __init__(self, cluster: Cluster, access: Access, grantee: Grantee, action: str) -> None:
         self._cluster = cluster
@@ -41,26 +41,55 @@ class Session:
 
     async def allow_service(self) -> None:
         """Raises AccessDenied unless this request may do its action without a bucket."""
-        authorise(self.grantee.user, self._action, None)
+        self._check_service()
 
-    async def allow(self, bucket_name: str, action: str | None = None) -> Bucket:
+    def _check_service(self) -> None:
+        if decide(self.grantee.user, self._action, None) is not Verdict.ALLOWED:
+            raise S3Error("AccessDenied")
+
+    async def allow(
+        self, bucket_name: str, action: str | None = None, *, deferred: bool = False
+    ) -> Bucket:
         """The bucket, if this request may do `action` (its own one by default) on it. Raises
-        NoSuchBucket, AccessDenied.
+        NoSuchBucket, AccessDenied. `deferred`: the caller goes on to `check_version` or
+        `check_upload` for what the bucket alone does not decide; otherwise that is denied.
 
         A grant on old state is caught by the leader, a denial would never reach it: so what
         denies is looked up again first."""
         bucket = await self._access.bucket(bucket_name)
-        try:
-            authorise(self.grantee.user, action or self._action, bucket)
-        except S3Error:
-            if self.grantee.is_anonymous:
-                raise
+        if not self._is_allowed(bucket, action, deferred=deferred):
             await self._reload(bucket_name)
             bucket = await self._access.bucket(bucket_name)
-            authorise(self.grantee.user, action or self._action, bucket)
+            if not self._is_allowed(bucket, action, deferred=deferred):
+                raise S3Error("AccessDenied")
         if bucket is None:
             raise S3Error("NoSuchBucket", BucketName=bucket_name)
         return bucket
+
+    def _is_allowed(self, bucket: Bucket | None, action: str | None, *, deferred: bool) -> bool:
+        verdict = decide(self.grantee.user, action or self._action, bucket)
+        return verdict is Verdict.ALLOWED or (deferred and verdict is Verdict.DEFERRED)
+
+    def check_version(
+        self, bucket: Bucket, version: ObjectVersion, action: str | None = None
+    ) -> None:
+        """Raises AccessDenied unless this request may do `action` on this version."""
+        if not allows_version(self.grantee.user, action or self._action, bucket, version):
+            raise S3Error("AccessDenied")
+
+    def check_upload(self, bucket: Bucket, upload: Upload) -> None:
+        """Raises AccessDenied unless this request may go on with this upload."""
+        if not allows_upload(self.grantee.user, bucket, upload):
+            raise S3Error("AccessDenied")
+
+    def check_missing(self, bucket: Bucket) -> None:
+        """Raises AccessDenied unless who asks may know that a key is not there."""
+        if not may_list(self.grantee.user, bucket):
+            raise S3Error("AccessDenied")
+
+    def may(self, action: str, bucket: Bucket) -> bool:
+        """Whether this request may also do `action`, by the bucket alone."""
+        return decide(self.grantee.user, action, bucket) is Verdict.ALLOWED
 
     async def ask(
         self,
@@ -69,10 +98,12 @@ class Session:
         answer: type[M],
         *,
         action: str | None = None,
+        deferred: bool = False,
     ) -> M:
-        """Asks about a bucket, deciding again whenever the decision was made on old state."""
+        """Asks about a bucket, deciding again whenever the decision was made on old state.
+        `deferred`: as for `allow`, about the answer."""
         for _ in range(_STALE_ROUNDS_MAX):
-            bucket = await self.allow(bucket_name, action)
+            bucket = await self.allow(bucket_name, action, deferred=deferred)
             epochs = Epochs(access=self.grantee.epoch, bucket=bucket.epoch)
             try:
                 return _not_refused(await self._cluster.ask(build(epochs), answer))
@@ -85,7 +116,7 @@ class Session:
     async def ask_service(self, build: Callable[[Epochs], Message], answer: type[M]) -> M:
         """Asks something that concerns no bucket, or one that need not exist."""
         for _ in range(_STALE_ROUNDS_MAX):
-            authorise(self.grantee.user, self._action, None)
+            self._check_service()
             try:
                 epochs = Epochs(access=self.grantee.epoch)
                 return _not_refused(await self._cluster.ask(build(epochs), answer))
@@ -95,13 +126,17 @@ class Session:
                 await self._reload(None)
         raise Unavailable("the access settings change faster than they can be read")
 
-    async def commit(self, bucket_name: str, command: AnyCommand, done: type[R]) -> R:
-        """Commits one command, exactly once. Raises Refused with what apply decided."""
+    async def commit(
+        self, bucket_name: str, command: AnyCommand, done: type[R], *, deferred: bool = False
+    ) -> R:
+        """Commits one command, exactly once. Raises Refused with what apply decided.
+        `deferred`: the caller has held the version, or the upload, against the request."""
         request_id = secrets.token_hex(16)
         committed = await self.ask(
             bucket_name,
             lambda epochs: Commit(request_id=request_id, epochs=epochs, command=command),
             Committed,
+            deferred=deferred,
         )
         return expect_result(committed.result, done)
 

@@ -18,8 +18,9 @@ from astra.constants import XML_BODY_BYTES_MAX
 from astra.errors import RefusalCode, Refused
 from astra.model import Bucket
 from gateway.s3api import xmlwriter
+from gateway.s3api.acl_grants import parse_acl_headers
+from gateway.s3api.acl_request import resolve_acl
 from gateway.s3api.errors import S3Error, header_not_implemented
-from gateway.s3api.object_head import refuse_grants
 from gateway.s3api.request import S3Request
 from gateway.s3api.response import S3Response, empty_response, xml_response
 from gateway.s3api.xml import parse_create_bucket
@@ -55,17 +56,22 @@ def region_of(bucket: Bucket, default: str) -> str:
 
 
 async def create_bucket(request: S3Request) -> S3Response:
-    refuse_grants(request.headers)
+    wanted_acl = parse_acl_headers(request.headers)
     _refuse_other_settings(request.headers)
     wanted = parse_create_bucket(await request.body.read_all(XML_BODY_BYTES_MAX))
     location = check_location(wanted.location)
+    owner_id = request.user_id
     command = CreateBucket(
-        bucket=request.bucket, owner_id=request.user_id, location=location, tags=wanted.tags
+        bucket=request.bucket,
+        owner_id=owner_id,
+        location=location,
+        tags=wanted.tags,
+        acl=await resolve_acl(request, wanted_acl, owner_id=owner_id, bucket_owner_id=owner_id),
     )
     try:
         await request.session.commit_service(command, Done)
     except Refused as error:
-        await _accept_repeat(request, location, error)
+        await _accept_repeat(request, command, error)
     request.context.access.forget_bucket(request.bucket)
     return empty_response(200, [("location", f"/{request.bucket}")])
 
@@ -85,15 +91,18 @@ def check_location(location: str | None) -> str:
     return location
 
 
-async def _accept_repeat(request: S3Request, location: str, error: Refused) -> None:
-    """In us-east-1, and only there, creating an own bucket again succeeds and changes nothing."""
+async def _accept_repeat(request: S3Request, command: CreateBucket, error: Refused) -> None:
+    """In us-east-1, and only there, creating an own bucket again succeeds and changes nothing:
+    so it must not ask for another ACL either."""
     if error.code is not RefusalCode.BUCKET_OWNED:
         raise error
     default = request.context.settings.region
     request.context.access.forget_bucket(request.bucket)
     bucket = await request.context.access.bucket(request.bucket)
     if bucket is not None:
-        regions = {location or default, region_of(bucket, default)}
+        if bucket.acl != command.acl:
+            raise S3Error("BucketAlreadyExists", BucketName=request.bucket)
+        regions = {command.location or default, region_of(bucket, default)}
         if regions == {_CLASSIC_REGION}:
             return
     raise S3Error("BucketAlreadyOwnedByYou", BucketName=request.bucket)

@@ -40,7 +40,7 @@ async def locate_source(request: S3Request, source: CopySource, *, with_data: bo
     NoSuchKey, NoSuchVersion, AccessDenied, InvalidRequest (a delete marker by its version id),
     PreconditionFailed."""
     action = "s3:GetObject" if source.version_id is None else "s3:GetObjectVersion"
-    bucket = await request.session.allow(source.bucket, action)
+    bucket = await request.session.allow(source.bucket, action, deferred=True)
     check_expected_owner(bucket, request.headers.get("x-amz-source-expected-bucket-owner"))
     try:
         located = await locate(

@@ -281,12 +281,13 @@ class _Exchange:
 
 
 async def _authorise(session: Session, resolved: Resolved, headers: Mapping[str, str]) -> None:
-    """Before the first body byte. CreateBucket's bucket need not exist. Raises AccessDenied,
-    NoSuchBucket; also when the bucket is not that of the owner whom the client expects."""
+    """Before the first body byte, as far as the bucket decides; that of CreateBucket need not
+    exist. Raises AccessDenied, NoSuchBucket; also when the bucket is not that of the owner whom
+    the client expects."""
     if resolved.bucket is None or resolved.operation.name == "CreateBucket":
         await session.allow_service()
         return
-    bucket = await session.allow(resolved.bucket)
+    bucket = await session.allow(resolved.bucket, deferred=True)
     check_expected_owner(bucket, headers.get("x-amz-expected-bucket-owner"))
 
 

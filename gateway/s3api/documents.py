@@ -7,6 +7,7 @@ Structs are msgspec's because a listing makes a thousand of them per request.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -25,6 +26,25 @@ class Checksum(_Document, frozen=True, kw_only=True, gc=False):
 
     algorithm: str
     value: str
+
+
+# --- ACLs ------------------------------------------------------------------------------------
+
+GranteeKind = Literal["CanonicalUser", "AmazonCustomerByEmail", "Group"]
+
+
+class GrantEntry(_Document, frozen=True, kw_only=True, gc=False):
+    """`value`: a user id, an e-mail address or the URI of a group, by `kind`."""
+
+    kind: GranteeKind
+    value: str
+    permission: str
+    display_name: str = ""
+
+
+class AccessControlPolicy(_Document, frozen=True, kw_only=True, gc=False):
+    owner: Owner
+    grants: Sequence[GrantEntry]
 
 
 # --- listings --------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ async def list_objects(request: S3Request) -> S3Response:
     wanted = parse_wanted(request.query)
     marker = list_text(request.query, "marker")
     found = await _ask_objects(request, wanted, marker.encode())
-    owners = await load_owners(request)
+    owners = await load_owners(request, _owner_ids(found.objects))
     page = ObjectsPage(
         bucket=request.bucket,
         prefix=wanted.prefix,
@@ -88,6 +88,7 @@ async def list_objects_v2(request: S3Request) -> S3Response:
     after = decode_objects_token(token).after if token else start_after.encode()
     with_owner = query.get("fetch-owner", "").lower() == "true"
     found = await _ask_objects(request, wanted, after)
+    owners = await load_owners(request, _owner_ids(found.objects)) if with_owner else None
     page = ObjectsPageV2(
         bucket=request.bucket,
         prefix=wanted.prefix,
@@ -98,7 +99,7 @@ async def list_objects_v2(request: S3Request) -> S3Response:
         max_keys=wanted.max_keys,
         is_truncated=bool(found.resume),
         url_encoded=wanted.url_encoded,
-        entries=object_entries(found.objects, await load_owners(request) if with_owner else None),
+        entries=object_entries(found.objects, owners),
         common_prefixes=_texts(found.prefixes),
     )
     return xml_response(xmlwriter.render_objects_v2(page))
@@ -156,6 +157,10 @@ def _checksum_type(checksum: Checksum | None) -> str | None:
     return "COMPOSITE" if checksum.composite else "FULL_OBJECT"
 
 
+def _owner_ids(listed: Iterable[wire.ListedObject | wire.ListedVersion]) -> set[str]:
+    return {item.version.owner_id for item in listed}
+
+
 def _texts(names: Iterable[bytes]) -> list[str]:
     return [name.decode() for name in names]
 
@@ -169,7 +174,7 @@ async def list_object_versions(request: S3Request) -> S3Response:
     key_marker = list_text(query, "key-marker")
     version_marker = parse_version_marker(query)
     found = await _ask_versions(request, wanted, key_marker, version_marker)
-    owners = await load_owners(request)
+    owners = await load_owners(request, _owner_ids(found.versions))
     page = VersionsPage(
         bucket=request.bucket,
         prefix=wanted.prefix,

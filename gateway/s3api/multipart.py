@@ -20,10 +20,11 @@ from gateway.checksums import (
     parse_algorithm,
     parse_multipart_type,
 )
+from gateway.s3api.acl_request import read_object_head
 from gateway.s3api.documents import UploadStarted
 from gateway.s3api.errors import S3Error
 from gateway.s3api.names import parse_part_number, quote_etag
-from gateway.s3api.object_head import Headers, parse_object_head
+from gateway.s3api.object_head import Headers
 from gateway.s3api.object_write import place_with
 from gateway.s3api.request import S3Request
 from gateway.s3api.response import S3Response, empty_response, xml_response
@@ -34,7 +35,9 @@ _TYPE_HEADER = "x-amz-checksum-type"
 
 
 async def create_multipart_upload(request: S3Request) -> S3Response:
-    head = parse_object_head(request.head, request.headers, owner_id=request.user_id)
+    if request.session.grantee.is_anonymous:
+        raise S3Error("AccessDenied", "Anonymous users cannot initiate multipart uploads.")
+    head = await read_object_head(request)
     algorithm, kind = _upload_checksum(request)
     command = CreateUpload(
         bucket=request.bucket,
@@ -127,8 +130,12 @@ def checksum_mismatch(
 
 
 async def abort_multipart_upload(request: S3Request) -> S3Response:
-    command = AbortUpload(bucket=request.bucket, key=request.key, upload_id=upload_id_of(request))
-    await request.session.commit(request.bucket, command, Done)
+    upload_id = upload_id_of(request)
+    bucket = await request.session.allow(request.bucket, deferred=True)
+    if not request.session.may(request.operation.action, bucket):
+        await read_upload(request, upload_id)
+    command = AbortUpload(bucket=request.bucket, key=request.key, upload_id=upload_id)
+    await request.session.commit(request.bucket, command, Done, deferred=True)
     return empty_response(204)
 
 
@@ -144,13 +151,14 @@ def upload_id_of(request: S3Request) -> str:
 
 
 async def read_upload(request: S3Request, upload_id: str) -> Upload:
-    """The running upload. Raises Refused (NO_SUCH_UPLOAD)."""
+    """The running upload. Raises as read_parts."""
     return (await read_parts(request, upload_id, after=0, limit=0)).upload
 
 
 async def read_parts(request: S3Request, upload_id: str, *, after: int, limit: int) -> PartPage:
-    """One page of the parts so far. Raises Refused (NO_SUCH_UPLOAD)."""
-    return await request.session.ask(
+    """One page of the parts so far. Raises Refused (NO_SUCH_UPLOAD), AccessDenied to who has not
+    begun the upload and does not own the bucket."""
+    page = await request.session.ask(
         request.bucket,
         lambda epochs: ListParts(
             bucket=request.bucket,
@@ -161,4 +169,8 @@ async def read_parts(request: S3Request, upload_id: str, *, after: int, limit: i
             limit=limit,
         ),
         PartPage,
+        deferred=True,
     )
+    bucket = await request.session.allow(request.bucket, deferred=True)
+    request.session.check_upload(bucket, page.upload)
+    return page

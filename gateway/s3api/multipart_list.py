@@ -17,6 +17,7 @@ from gateway.s3api.names import (
     parse_max_uploads,
     parse_part_number_marker,
 )
+from gateway.s3api.owners import Owners, load_owners
 from gateway.s3api.request import S3Request
 from gateway.s3api.response import S3Response, xml_response
 from gateway.s3api.xmlwriter import render_parts, render_uploads
@@ -29,12 +30,13 @@ async def list_parts(request: S3Request) -> S3Response:
     after = parse_part_number_marker(request.query)
     found = await read_parts(request, upload_id, after=after, limit=limit)
     upload = found.upload
+    owners = await load_owners(request, _user_ids(upload))
     page = doc.PartsPage(
         bucket=request.bucket,
         key=request.key.decode(),
         upload_id=upload_id,
-        initiator=owner_of(request, upload.initiator_id or upload.owner_id),
-        owner=owner_of(request, upload.owner_id),
+        initiator=owners.get(upload.initiator_id or upload.owner_id),
+        owner=owners.get(upload.owner_id),
         storage_class=upload.storage_class,
         part_number_marker=after,
         next_part_number_marker=found.parts[-1].number if found.parts else 0,
@@ -69,6 +71,9 @@ async def list_multipart_uploads(request: S3Request) -> S3Response:
     limit = parse_max_uploads(query)
     found = await _read_uploads(request, texts, limit)
     is_truncated = bool(found.resume_key)
+    owners = await load_owners(
+        request, (user_id for listed in found.uploads for user_id in _user_ids(listed.upload))
+    )
     page = doc.UploadsPage(
         bucket=request.bucket,
         prefix=texts["prefix"],
@@ -80,7 +85,7 @@ async def list_multipart_uploads(request: S3Request) -> S3Response:
         max_uploads=limit,
         is_truncated=is_truncated,
         url_encoded=url_encoded,
-        uploads=[_upload_entry(request, listed.key, listed.upload) for listed in found.uploads],
+        uploads=[_upload_entry(owners, listed.key, listed.upload) for listed in found.uploads],
         common_prefixes=[prefix.decode(errors="replace") for prefix in found.prefixes],
     )
     return xml_response(render_uploads(page))
@@ -105,12 +110,12 @@ async def _read_uploads(request: S3Request, texts: dict[str, str], limit: int) -
     )
 
 
-def _upload_entry(request: S3Request, key: bytes, upload: Upload) -> doc.UploadEntry:
+def _upload_entry(owners: Owners, key: bytes, upload: Upload) -> doc.UploadEntry:
     return doc.UploadEntry(
         key=key.decode(),
         upload_id=upload.upload_id,
-        initiator=owner_of(request, upload.initiator_id or upload.owner_id),
-        owner=owner_of(request, upload.owner_id),
+        initiator=owners.get(upload.initiator_id or upload.owner_id),
+        owner=owners.get(upload.owner_id),
         initiated_ms=upload.initiated_ms,
         storage_class=upload.storage_class,
         checksum_algorithm=upload.checksum_algorithm or None,
@@ -118,19 +123,14 @@ def _upload_entry(request: S3Request, key: bytes, upload: Upload) -> doc.UploadE
     )
 
 
+def _user_ids(upload: Upload) -> tuple[str, ...]:
+    return (upload.owner_id, upload.initiator_id or upload.owner_id)
+
+
 def _checksum_type(upload: Upload) -> str | None:
     if not upload.checksum_algorithm:
         return None
     return "COMPOSITE" if upload.checksum_composite else "FULL_OBJECT"
-
-
-def owner_of(request: S3Request, user_id: str) -> doc.Owner:
-    """A user as listings show it; the name is "" when this gateway has not seen it lately."""
-    user = request.session.grantee.user
-    name = user.display_name
-    if user.user_id != user_id:
-        name = request.context.access.owner_name(user_id)
-    return doc.Owner(owner_id=user_id, display_name=name)
 
 
 def document_checksums(checksum: Checksum | None) -> tuple[doc.Checksum, ...]:

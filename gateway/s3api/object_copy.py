@@ -18,6 +18,7 @@ from astra.errors import RefusalCode, Refused
 from astra.model import Checksum
 from astra.wire import Located
 from gateway.checksums import ChecksumAlgorithm, parse_algorithm
+from gateway.s3api.acl_request import requested_acl
 from gateway.s3api.copy_source import (
     SOURCE_ROUNDS_MAX,
     check_copy_size,
@@ -33,7 +34,6 @@ from gateway.s3api.names import CopySource
 from gateway.s3api.object_head import (
     parse_object_head,
     parse_storage_class,
-    refuse_grants,
     write_condition,
 )
 from gateway.s3api.request import S3Request
@@ -74,6 +74,8 @@ class CopyWish:
 
 
 async def copy_object(request: S3Request) -> S3Response:
+    if request.session.grantee.is_anonymous:
+        raise S3Error("AccessDenied", "Anonymous users cannot copy objects. Please authenticate")
     wish = parse_wish(request)
     _refuse_idle_copy(request, wish)
     for _ in range(SOURCE_ROUNDS_MAX):
@@ -93,7 +95,6 @@ async def copy_object(request: S3Request) -> S3Response:
 def parse_wish(request: S3Request) -> CopyWish:
     """Raises what the headers deserve."""
     headers = request.headers
-    refuse_grants(headers)
     head: ObjectHead | None = None
     if parse_directive(headers, "metadata") is Directive.REPLACE:
         head = parse_object_head(request.head, headers, owner_id=request.user_id)
@@ -151,6 +152,7 @@ async def _command(request: S3Request, wish: CopyWish, located: Located) -> Copy
         tags=wish.tags,
         checksum=await _other_checksum(request, wish.algorithm, located),
         condition=wish.condition,
+        acl=await requested_acl(request),
     )
 
 

@@ -21,7 +21,6 @@ from astra.commands import (
     DeleteObjects,
 )
 from astra.constants import XML_BODY_BYTES_MAX
-from astra.errors import RefusalCode
 from gateway.checksums import DeclaredChecksum
 from gateway.s3api import documents, xmlwriter
 from gateway.s3api.conditions import parse_delete_condition
@@ -91,8 +90,11 @@ async def delete_objects(request: S3Request) -> S3Response:
     require_integrity(request.body.declared())
     wanted = parse_delete(await request.body.read_all(XML_BODY_BYTES_MAX))
     entries, failed = split_deletable(wanted.objects)
+    entries = await _without_denied(request, entries, failed)
     done = await _commit(request, entries) if entries else ()
-    failed += [_failure(deleted, deleted.refused) for deleted in done if deleted.refused]
+    failed += [
+        _failure(deleted, S3Error(s3_code(deleted.refused))) for deleted in done if deleted.refused
+    ]
     result = documents.DeleteResult(
         deleted=() if wanted.quiet else [_success(d) for d in done if d.refused is None],
         failed=failed,
@@ -128,6 +130,20 @@ def split_deletable(
     return tuple(entries), failed
 
 
+async def _without_denied(
+    request: S3Request, entries: tuple[DeleteEntry, ...], failed: list[documents.DeleteFailed]
+) -> tuple[DeleteEntry, ...]:
+    """Who may delete keys may not always delete versions for good; adds to `failed`."""
+    bucket = await request.session.allow(request.bucket)
+    if request.session.may("s3:DeleteObjectVersion", bucket):
+        return entries
+    for entry in entries:
+        if entry.version_id is not None:
+            refused = Deleted(key=entry.key, version_id=entry.version_id)
+            failed.append(_failure(refused, S3Error("AccessDenied")))
+    return tuple(entry for entry in entries if entry.version_id is None)
+
+
 def _entry(wanted: ObjectToDelete) -> DeleteEntry:
     """Raises KeyTooLongError, NoSuchVersion."""
     key = check_key(wanted.key)
@@ -149,8 +165,7 @@ def _success(deleted: Deleted) -> documents.Deleted:
     )
 
 
-def _failure(deleted: Deleted, refused: RefusalCode) -> documents.DeleteFailed:
-    error = S3Error(s3_code(refused))
+def _failure(deleted: Deleted, error: S3Error) -> documents.DeleteFailed:
     return documents.DeleteFailed(
         key=deleted.key.decode(),
         version_id=deleted.version_id,

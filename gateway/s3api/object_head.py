@@ -13,7 +13,7 @@ from astra.model import Checksum, ObjectVersion, Versioning
 from gateway.request_head import RequestHead
 from gateway.s3api.conditions import parse_write_condition
 from gateway.s3api.dates import format_http_date
-from gateway.s3api.errors import S3Error, header_not_implemented
+from gateway.s3api.errors import S3Error
 from gateway.s3api.names import quote_etag
 from gateway.s3api.tags import parse_tagging_header
 from gateway.s3api.usermeta import PREFIX, parse_user_metadata
@@ -33,12 +33,6 @@ _STORAGE_CLASSES: Final = frozenset(
         "GLACIER", "DEEP_ARCHIVE", "GLACIER_IR",
     }
 )  # fmt: skip
-# Rights beyond the owner's come with ACLs; until then only what changes nothing is accepted.
-_HARMLESS_ACLS: Final = frozenset({"private", "bucket-owner-full-control", "bucket-owner-read"})
-_CANNED_ACLS: Final = _HARMLESS_ACLS | {
-    "public-read", "public-read-write", "authenticated-read", "aws-exec-read", "log-delivery-write",
-}  # fmt: skip
-_GRANT_PREFIX: Final = "x-amz-grant-"
 
 Headers = list[tuple[str, str]]
 
@@ -46,9 +40,8 @@ Headers = list[tuple[str, str]]
 def parse_object_head(
     head: RequestHead, headers: Mapping[str, str], *, owner_id: str
 ) -> ObjectHead:
-    """Everything a PutObject, CopyObject or CreateMultipartUpload says of the object. Raises
-    InvalidStorageClass, MetadataTooLarge, InvalidTag, NotImplemented (rights)."""
-    refuse_grants(headers)
+    """Everything a PutObject, CopyObject or CreateMultipartUpload says of the object, but for its
+    ACL (`acl_request`). Raises InvalidStorageClass, MetadataTooLarge, InvalidTag."""
     tagging = headers.get("x-amz-tagging")
     return ObjectHead(
         owner_id=owner_id,
@@ -64,19 +57,6 @@ def parse_storage_class(headers: Mapping[str, str]) -> str:
     if storage_class not in _STORAGE_CLASSES:
         raise S3Error("InvalidStorageClass", StorageClassRequested=storage_class[:64])
     return storage_class
-
-
-def refuse_grants(headers: Mapping[str, str]) -> None:
-    """Raises NotImplemented for a header that would give others rights: storing the object and
-    ignoring it would be a lie. InvalidArgument for what no canned ACL is called."""
-    acl = headers.get("x-amz-acl")
-    if acl is not None and acl not in _CANNED_ACLS:
-        raise S3Error("InvalidArgument", ArgumentName="x-amz-acl", ArgumentValue=acl[:64])
-    if acl is not None and acl not in _HARMLESS_ACLS:
-        raise header_not_implemented("x-amz-acl")
-    for name in headers:
-        if name.startswith(_GRANT_PREFIX):
-            raise header_not_implemented(name)
 
 
 def _system_headers(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

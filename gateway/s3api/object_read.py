@@ -11,7 +11,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from astra.errors import RefusalCode, Refused
-from astra.model import NULL_VERSION, Extent, ObjectVersion, Part, decode_version_order
+from astra.model import NULL_VERSION, Bucket, Extent, ObjectVersion, Part, decode_version_order
 from astra.wire import Locate, Located
 from gateway.blob_read import cut_segments
 from gateway.s3api.conditions import (
@@ -72,7 +72,8 @@ async def locate(
     version_id: str | None = None,
     action: str | None = None,
 ) -> Located:
-    """The version that the request names (or the given one), never a delete marker. Raises
+    """The version that the request names (or the given one), never a delete marker, if who asks
+    may do `action` on it. Raises AccessDenied, and to who may know that it is not there
     NoSuchKey, NoSuchVersion, MethodNotAllowed with the headers that tell of a marker."""
     bucket = bucket if bucket is not None else request.bucket
     if key is None:
@@ -99,16 +100,27 @@ async def locate(
             ),
             Located,
             action=action,
+            deferred=True,
         )
     except Refused as error:
+        if error.code in (RefusalCode.NO_SUCH_KEY, RefusalCode.NO_SUCH_VERSION):
+            request.session.check_missing(await _allowed_bucket(request, bucket, action))
         if error.code is RefusalCode.NO_SUCH_KEY:
             raise S3Error("NoSuchKey", Key=name) from None
         if error.code is RefusalCode.NO_SUCH_VERSION:
             raise S3Error("NoSuchVersion", Key=name, VersionId=wanted or "") from None
         raise
+    settings = await _allowed_bucket(request, bucket, action)
     if located.version.is_marker:
+        request.session.check_missing(settings)
         raise _marker_error(located.version, name, named=wanted is not None)
+    request.session.check_version(settings, located.version, action)
     return located
+
+
+async def _allowed_bucket(request: S3Request, bucket: str, action: str | None) -> Bucket:
+    """The settings that the answer was asked with."""
+    return await request.session.allow(bucket, action, deferred=True)
 
 
 def _marker_error(marker: ObjectVersion, name: str, *, named: bool) -> S3Error:

@@ -11,11 +11,11 @@ from astra.commands import PutDone, PutObject
 from astra.model import Checksum
 from astra.wire import PlaceBlobs, Placed
 from gateway.checksums import ChecksumAlgorithm
+from gateway.s3api.acl_request import read_object_head
 from gateway.s3api.names import quote_etag
 from gateway.s3api.object_head import (
     Headers,
     checksum_headers,
-    parse_object_head,
     write_condition,
 )
 from gateway.s3api.request import S3Request
@@ -24,7 +24,7 @@ from gateway.upload import Received
 
 
 async def put_object(request: S3Request) -> S3Response:
-    head = parse_object_head(request.head, request.headers, owner_id=request.user_id)
+    head = await read_object_head(request)
     condition = write_condition(request.headers)
     uploader = request.context.uploader
     received = await uploader.receive(

@@ -1,12 +1,14 @@
 """Owners as listings show them: user ids with display names.
 
-Rules: one look-up per page, never one per entry. Those who write into a bucket are, but for the
-root user, its owner; so the bucket's owner and who asks are looked up, and of everybody else
-what the gateway has seen lately is shown, or the id: a listing never fails for a name.
+Rules: one look-up per page, never one per entry, and none when the names are known already. Of
+who is no user any more the id is shown: a listing never fails for a name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from astra.model import ANONYMOUS_OWNER
 from gateway.s3api.documents import Owner
 from gateway.s3api.request import S3Request
 
@@ -29,9 +31,7 @@ class Owners:
         return owner
 
 
-async def load_owners(request: S3Request) -> Owners:
-    """The owners of what is in the request's bucket."""
-    bucket = await request.session.allow(request.bucket)
-    if bucket.owner_id != request.user_id:
-        await request.context.access.know_owner(bucket)
+async def load_owners(request: S3Request, user_ids: Iterable[str]) -> Owners:
+    """All of these users by their names, as far as there are such users."""
+    await request.context.access.know_users(set(user_ids) - {request.user_id, ANONYMOUS_OWNER})
     return Owners(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from astra.model import ANONYMOUS_OWNER
 from gateway.body import Body
 from gateway.context import GatewayContext
 from gateway.request_head import RequestHead
@@ -51,4 +52,5 @@ class S3Request:
 
     @property
     def user_id(self) -> str:
-        return self.session.user_id
+        """Who owns what this request makes."""
+        return self.session.user_id or ANONYMOUS_OWNER

@@ -15,9 +15,9 @@ from typing import Final, Literal
 
 from lxml import etree
 
-from astra.constants import DELETE_KEYS_MAX, PART_NUMBER_MAX, XML_BODY_BYTES_MAX
+from astra.constants import ACL_GRANTS_MAX, DELETE_KEYS_MAX, PART_NUMBER_MAX, XML_BODY_BYTES_MAX
 from gateway.s3api.dates import parse_http_date, parse_iso8601_ms
-from gateway.s3api.documents import Checksum
+from gateway.s3api.documents import AccessControlPolicy, Checksum, GrantEntry, Owner
 from gateway.s3api.errors import S3Error
 from gateway.s3api.names import unquote_etag
 from gateway.s3api.tags import Tags, check_bucket_tags, check_object_tags
@@ -287,6 +287,70 @@ def parse_object_tagging(body: bytes) -> Tags:
 def parse_bucket_tagging(body: bytes) -> Tags:
     """At most 50 tags; InvalidTag for one that S3 does not allow."""
     return _tagging(body, check_bucket_tags)
+
+
+# --- ACLs ------------------------------------------------------------------------------------
+
+_PERMISSIONS: Final = frozenset({"READ", "WRITE", "READ_ACP", "WRITE_ACP", "FULL_CONTROL"})
+_GRANTEE_TYPE: Final = "{http://www.w3.org/2001/XMLSchema-instance}type"
+_GRANTEE_FIELDS: Final = frozenset({"ID", "DisplayName", "URI", "EmailAddress"})
+
+
+def parse_access_control_policy(body: bytes) -> AccessControlPolicy:
+    """At most 100 grants, none of them too. MalformedACLError for what is no such document;
+    whether the users and groups exist is for the handler to find out."""
+    try:
+        return _access_control_policy(_parse(body, "AccessControlPolicy"))
+    except S3Error as error:
+        if error.code == "MalformedXML":
+            raise S3Error("MalformedACLError") from error
+        raise
+
+
+def _access_control_policy(root: etree._Element) -> AccessControlPolicy:
+    owner: Owner | None = None
+    grants: list[GrantEntry] | None = None
+    for name, child in _children(root):
+        if name == "Owner" and owner is None:
+            fields = _fields(child, frozenset({"ID", "DisplayName"}))
+            owner_id = fields.get("ID", "").strip(_SPACES)
+            owner = Owner(owner_id=owner_id, display_name=fields.get("DisplayName", ""))
+        elif name == "AccessControlList" and grants is None:
+            grants = _grants(child)
+        else:
+            raise _malformed()
+    if owner is None or not owner.owner_id or grants is None:
+        raise _malformed()
+    return AccessControlPolicy(owner=owner, grants=grants)
+
+
+def _grants(element: etree._Element) -> list[GrantEntry]:
+    grants: list[GrantEntry] = []
+    for name, child in _children(element):
+        if name != "Grant" or len(grants) >= ACL_GRANTS_MAX:
+            raise _malformed()
+        grants.append(_grant(child))
+    return grants
+
+
+def _grant(element: etree._Element) -> GrantEntry:
+    inside = list(_children(element))
+    parts = dict(inside)
+    if len(inside) != 2 or parts.keys() != {"Grantee", "Permission"}:
+        raise _malformed()
+    permission = _text(parts["Permission"]).strip(_SPACES)
+    if permission not in _PERMISSIONS:
+        raise _malformed()
+    grantee = parts["Grantee"]
+    fields = _fields(grantee, _GRANTEE_FIELDS)
+    match grantee.get(_GRANTEE_TYPE):
+        case "CanonicalUser" if value := fields.get("ID", "").strip(_SPACES):
+            return GrantEntry(kind="CanonicalUser", value=value, permission=permission)
+        case "Group" if value := fields.get("URI", "").strip(_SPACES):
+            return GrantEntry(kind="Group", value=value, permission=permission)
+        case "AmazonCustomerByEmail" if value := fields.get("EmailAddress", "").strip(_SPACES):
+            return GrantEntry(kind="AmazonCustomerByEmail", value=value, permission=permission)
+    raise _malformed()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import Final
 
 from gateway.s3api.dates import format_iso8601
 from gateway.s3api.documents import (
+    AccessControlPolicy,
     AttributesParts,
     BucketsPage,
     Checksum,
@@ -22,6 +23,7 @@ from gateway.s3api.documents import (
     DeleteFailed,
     DeleteMarkerEntry,
     DeleteResult,
+    GrantEntry,
     ObjectAttributes,
     ObjectEntry,
     ObjectsPage,
@@ -407,11 +409,22 @@ def render_tagging(tags: Sequence[tuple[str, str]]) -> bytes:
     return _document("Tagging", f"<TagSet>{listed}</TagSet>")
 
 
-def render_acl(owner: Owner) -> bytes:
-    """AccessControlPolicy: the owner, and nobody else, may do everything."""
-    grantee = _owner(owner, "Grantee").replace(
-        "<Grantee>", f'<Grantee xmlns:xsi="{_XSI}" xsi:type="CanonicalUser">', 1
+def _grant(grant: GrantEntry) -> str:
+    if grant.kind == "Group":
+        inner = _element("URI", grant.value)
+    else:
+        inner = _element("ID", grant.value) + _element("DisplayName", grant.display_name)
+    return (
+        f'<Grant><Grantee xmlns:xsi="{_XSI}" xsi:type="{grant.kind}">{inner}</Grantee>'
+        f"{_element('Permission', grant.permission)}</Grant>"
     )
-    grant = f"<Grant>{grantee}<Permission>FULL_CONTROL</Permission></Grant>"
-    granted = f"<AccessControlList>{grant}</AccessControlList>"
-    return _document("AccessControlPolicy", _owner(owner), granted)
+
+
+def render_acl(policy: AccessControlPolicy) -> bytes:
+    """AccessControlPolicy, of users and groups."""
+    granted = "".join([_grant(grant) for grant in policy.grants])
+    return _document(
+        "AccessControlPolicy",
+        _owner(policy.owner),
+        f"<AccessControlList>{granted}</AccessControlList>",
+    )

@@ -69,11 +69,12 @@ def test_create_bucket_with_nonsense_location_is_refused(s3: S3Client) -> None:
 
 
 @pytest.mark.parametrize("acl", ["public-read", "public-read-write", "authenticated-read"])
-def test_create_bucket_with_rights_for_others_is_not_implemented(s3: S3Client, acl: Any) -> None:
+def test_create_bucket_again_with_another_acl_is_refused(s3: S3Client, acl: Any) -> None:
     name = new_name()
+    s3.create_bucket(Bucket=name)
     refusal = answer(lambda: s3.create_bucket(Bucket=name, ACL=acl))
-    assert refusal == (501, "NotImplemented")
-    assert answer(lambda: s3.head_bucket(Bucket=name)) == (404, "404")
+    assert refusal == (409, "BucketAlreadyExists")
+    assert len(s3.get_bucket_acl(Bucket=name)["Grants"]) == 1
 
 
 @pytest.mark.parametrize("name", ["192.168.5.4", "a..b", "Upper", "xn--abc", "x" * 64, "ab"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from astra.commands import CreateBucket, DeleteBucket, Done, PutUser, SetVersioning
-from astra.model import AccessKey, Bucket, User, Versioning
+from astra.model import AccessKey, User, Versioning
 from astra.wire import ListObjects, ObjectPage
 from gateway.access import Access
 from gateway.cluster import Cluster
@@ -96,9 +96,9 @@ async def test_owner_name_of_a_bucket_owner_is_found_after_all_was_forgotten(
     await nodes.commit(CreateBucket(bucket="box", owner_id="ann"))
     _, access = make_access(nodes)
     assert access.owner_name("ann") == "ann"  # not seen yet: the id
-    bucket = Bucket(name="box", owner_id="ann", created_ms=0, epoch=0)
-    await access.know_owner(bucket)
+    await access.know_users({"ann", "gone"})
     assert access.owner_name("ann") == "Ann"
+    assert access.owner_name("gone") == "gone"
 
 
 async def test_owner_name_of_who_asks_is_known(nodes: LocalNodes) -> None:

@@ -469,13 +469,26 @@ def test_render_tagging_parses_with_the_sdk() -> None:
 
 def test_render_acl_parses_with_the_sdk() -> None:
     owner = {"ID": "u&1", "DisplayName": "<Grantee>"}
-    parsed = _parse(
-        "GetObjectAcl", xmlwriter.render_acl(doc.Owner(owner_id="u&1", display_name="<Grantee>"))
+    policy = doc.AccessControlPolicy(
+        owner=doc.Owner(owner_id="u&1", display_name="<Grantee>"),
+        grants=[
+            doc.GrantEntry(
+                kind="CanonicalUser",
+                value="u&1",
+                display_name="<Grantee>",
+                permission="FULL_CONTROL",
+            ),
+            doc.GrantEntry(kind="Group", value="http://a/b&c", permission="READ"),
+        ],
     )
-    grantee = {**owner, "Type": "CanonicalUser"}
+    parsed = _parse("GetObjectAcl", xmlwriter.render_acl(policy))
+    group = {"Type": "Group", "URI": "http://a/b&c"}
     assert parsed == {
         "Owner": owner,
-        "Grants": [{"Grantee": grantee, "Permission": "FULL_CONTROL"}],
+        "Grants": [
+            {"Grantee": {**owner, "Type": "CanonicalUser"}, "Permission": "FULL_CONTROL"},
+            {"Grantee": group, "Permission": "READ"},
+        ],
     }
 
 

@@ -69,6 +69,14 @@ async def test_set_bucket_acl_moves_the_epoch_and_an_old_decision_is_refused() -
     assert code(await tables.do(change, bucket_epoch=1)) is RefusalCode.STALE_EPOCH
 
 
+async def test_set_bucket_acl_to_what_it_is_makes_no_decision_old() -> None:
+    tables = await with_bucket()
+    change = SetBucketAcl(bucket="b", acl=PUBLIC)
+    await tables.do(change)
+    assert await tables.do(change, bucket_epoch=2) == Done()
+    assert await tables.do(change, bucket_epoch=2) == Done()
+
+
 async def test_create_bucket_keeps_the_acl_it_came_with() -> None:
     tables = Tables()
     await tables.do(CreateBucket(bucket="b", owner_id=OWNER, acl=()))
