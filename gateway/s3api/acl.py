@@ -46,7 +46,7 @@ async def get_object_acl(request: S3Request) -> S3Response:
 
 
 async def _render(request: S3Request, acl: Acl, owner_id: str) -> bytes:
-    grants = shown_grants(acl, owner_id)
+    grants = sorted(shown_grants(acl, owner_id), key=_is_user)  # groups first; stable
     ids = [grant.grantee.removeprefix(USER_GRANTEE) for grant in grants if _is_user(grant)]
     owners = await load_owners(request, (owner_id, *ids))
     entries: list[GrantEntry] = []

@@ -24,6 +24,7 @@ from gateway.request_head import RequestHead
 from gateway.s3api.encryption_headers import check_encryption_headers
 from gateway.s3api.errors import S3Error, operation_not_implemented, render
 from gateway.s3api.handlers import HANDLERS
+from gateway.s3api.operations import PREFLIGHT
 from gateway.s3api.refusals import s3_error_of
 from gateway.s3api.request import S3Request
 from gateway.s3api.response import S3Response
@@ -125,6 +126,9 @@ class _Exchange:
             self._context.settings.domains,
         )
         self._operation = resolved.operation.name
+        if resolved.operation is PREFLIGHT and "origin" not in headers:
+            message = "Insufficient information. Origin request header needed."
+            raise S3Error("BadRequest", message)
         grantee, payload, verified = await self._authenticate()
         if self._is_presigned:
             headers = _with_lifted_headers(headers, resolved.query)

@@ -318,3 +318,57 @@ def test_lxml_is_imported_by_one_file_only() -> None:
         )
     }
     assert importers == {"gateway/s3api/xml.py"}
+
+
+# --- ACLs ------------------------------------------------------------------------------------
+
+_GRANTEE = (
+    '<Grantee xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="{}">{}</Grantee>'
+)
+
+
+def _acl(grants: str, owner: str = "<Owner><ID>o</ID></Owner>") -> bytes:
+    listed = f"<AccessControlList>{grants}</AccessControlList>"
+    return f"<AccessControlPolicy>{owner}{listed}</AccessControlPolicy>".encode()
+
+
+def _granted(kind: str, inner: str, permission: str = "READ") -> str:
+    grantee = _GRANTEE.format(kind, inner)
+    return f"<Grant>{grantee}<Permission>{permission}</Permission></Grant>"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("CanonicalUser", "ID"), ("Group", "URI"), ("AmazonCustomerByEmail", "EmailAddress")],
+)
+def test_parse_access_control_policy_of_each_kind_of_grantee(kind: str, name: str) -> None:
+    body = _acl(_granted(kind, f"<{name}>who</{name}>") * 2)
+    policy = xml.parse_access_control_policy(body)
+    assert policy.owner.owner_id == "o"
+    found = [(grant.kind, grant.value, grant.permission) for grant in policy.grants]
+    assert found == [(kind, "who", "READ")] * 2
+    assert xml.parse_access_control_policy(_acl("")).grants == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<AccessControlPolicy/>",
+        _acl("", owner=""),
+        _acl("", owner="<Owner><DisplayName>o</DisplayName></Owner>"),
+        _acl("", owner="<Owner><ID>o</ID></Owner>" * 2),
+        _acl(_granted("CanonicalUser", "<URI>who</URI>")),
+        _acl(_granted("Group", "<ID>who</ID>")),
+        _acl(_granted("Somebody", "<ID>who</ID>")),
+        _acl(_granted("CanonicalUser", "<ID>who</ID>", "EVERYTHING")),
+        _acl("<Grant><Permission>READ</Permission></Grant>"),
+        _acl("<Grant><Grantee><ID>who</ID></Grantee><Permission>READ</Permission></Grant>"),
+        _acl(_granted("CanonicalUser", "<ID>who</ID>") * 101),
+        b"<!DOCTYPE a><AccessControlPolicy/>",
+    ],
+)
+def test_parse_access_control_policy_that_is_none_is_a_malformed_acl(body: bytes) -> None:
+    with pytest.raises(S3Error) as caught:
+        xml.parse_access_control_policy(body)
+    assert caught.value.code == "MalformedACLError"
