@@ -91,7 +91,7 @@ class FrameServer:
         self.routes = routes
         self.calls_max = calls_max
         self._server: asyncio.Server | None = None
-        self._accepted: set[_Accepted] = set()
+        self._accepted: dict[_Accepted, None] = {}  # in the order of their arrival
 
     async def start(self, host: str, port: int) -> None:
         """Listens. Raises OSError when the port is in use."""
@@ -106,11 +106,11 @@ class FrameServer:
 
     def _accept(self) -> FrameConnection:
         accepted = _Accepted(self)
-        self._accepted.add(accepted)
+        self._accepted[accepted] = None
         return accepted.connection
 
     def forget(self, accepted: _Accepted) -> None:
-        self._accepted.discard(accepted)
+        self._accepted.pop(accepted, None)
 
     async def close(self) -> None:
         """Stops accepting, ends every connection, and waits for the handlers to end."""
