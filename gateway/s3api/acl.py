@@ -97,7 +97,9 @@ async def put_object_acl(request: S3Request) -> S3Response:
         _check_owner(named_owner, located.version.owner_id)
         command = await _command(request, wanted, located)
         try:
-            done = await request.session.commit(request.bucket, command, VersionDone, deferred=True)
+            done = await request.session.commit(
+                request.bucket, command, VersionDone, deferred=command.judged is not None
+            )
         except Refused as error:
             if error.code is not RefusalCode.CONFLICT:
                 raise

@@ -132,10 +132,11 @@ def checksum_mismatch(
 async def abort_multipart_upload(request: S3Request) -> S3Response:
     upload_id = upload_id_of(request)
     bucket = await request.session.allow(request.bucket, deferred=True)
-    if not request.session.may(request.operation.action, bucket):
+    is_deferred = not request.session.may(request.operation.action, bucket)
+    if is_deferred:
         await read_upload(request, upload_id)
     command = AbortUpload(bucket=request.bucket, key=request.key, upload_id=upload_id)
-    await request.session.commit(request.bucket, command, Done, deferred=True)
+    await request.session.commit(request.bucket, command, Done, deferred=is_deferred)
     return empty_response(204)
 
 
