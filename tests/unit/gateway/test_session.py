@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from astra.commands import CreateBucket, DeleteBucket, Done, PutUser, SetVersioning
-from astra.model import AccessKey, User, Versioning
+from astra.commands import CreateBucket, DeleteBucket, Done, PutUser, SetBucketAcl, SetVersioning
+from astra.model import ALL_USERS, AccessKey, Grant, User, Versioning
 from astra.wire import ListObjects, ObjectPage
-from gateway.access import Access
+from gateway.access import ANONYMOUS, Access, Grantee
 from gateway.cluster import Cluster
 from gateway.s3api.errors import S3Error
 from gateway.session import Session
@@ -105,3 +105,36 @@ async def test_owner_name_of_who_asks_is_known(nodes: LocalNodes) -> None:
     _, access = make_access(nodes)
     await access.grantee("key-bob")
     assert access.owner_name("bob") == "Bob"
+
+
+async def test_what_a_version_decides_is_denied_to_a_caller_that_will_not_look_at_it(
+    nodes: LocalNodes,
+) -> None:
+    await nodes.commit(CreateBucket(bucket="box", owner_id="ann"))
+    cluster, access = make_access(nodes)
+    bob = await open_session(cluster, access, "bob")
+    with pytest.raises(S3Error) as denied:
+        await bob.allow("box", "s3:GetObject")
+    assert denied.value.code == "AccessDenied"
+    assert (await bob.allow("box", "s3:GetObject", deferred=True)).owner_id == "ann"
+    with pytest.raises(S3Error):
+        await bob.allow("box", "s3:PutBucketVersioning", deferred=True)
+
+
+async def test_right_that_was_given_or_taken_counts_although_the_bucket_is_remembered(
+    nodes: LocalNodes,
+) -> None:
+    await nodes.commit(CreateBucket(bucket="box", owner_id="ann"))
+    cluster, access = make_access(nodes)
+    nobody = Session(
+        cluster, access, Grantee(user=ANONYMOUS, key=None, epoch=None), "s3:ListBucket"
+    )
+    with pytest.raises(S3Error):
+        await list_box(nobody)
+    public = (Grant(grantee=ALL_USERS, permission="READ"),)
+    await nodes.commit(SetBucketAcl(bucket="box", acl=public))
+    assert (await list_box(nobody)).objects == ()
+    await nodes.commit(SetBucketAcl(bucket="box", acl=None))
+    with pytest.raises(S3Error) as denied:
+        await list_box(nobody)
+    assert denied.value.code == "AccessDenied"
