@@ -152,7 +152,8 @@ class RepairScan:
             self._queue.add((blob_id, ""), copies=copies.left)
 
     def _is_arriving(self, blob: Blob, copies: Copies) -> bool:
-        is_young = self._clock.wall_ms() - blob.created_ms < self._young_ms
+        # Its time is the cluster's: below zero when another leader's clock was ahead for a while.
+        is_young = 0 <= self._clock.wall_ms() - blob.created_ms < self._young_ms
         return is_young and len(copies.safe) == len(blob.holders) < REPLICAS
 
     # --- after nodes that are gone for good ---

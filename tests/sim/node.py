@@ -71,6 +71,11 @@ def sim_settings(
         garbage_interval_s=1.5,
         sweep_interval_s=3.0,
         repair_delay_s=1.0,
+        repair_grace_s=6.0,
+        repair_scan_interval_s=2.5,
+        rebalance_interval_s=4.0,
+        census_interval_s=4.0,
+        scrub_period_s=8.0,
         free_bytes_min=1,
     )
 

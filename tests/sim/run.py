@@ -28,7 +28,6 @@ CLIENTS_PER_GATEWAY = 3
 LIVENESS_S = 25.0
 HEALING_S = 40.0
 AGES_S = 27 * 3600.0
-REQUIRE_THREE_COPIES = False  # until repair does more than what is reported to it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,10 +189,9 @@ class Scenario:
     def grow_old(self) -> None:
         """A day and more passes: garbage and orphans are gone, and nothing else."""
         world = self.world
-        if REQUIRE_THREE_COPIES:
-            self.require(
-                lambda: not world.watch.blobs_without_three_copies(), HEALING_S, "three good copies"
-            )
+        if not world.run(HEALING_S, lambda: not world.watch.blobs_without_three_copies()):
+            thin = world.watch.blobs_without_three_copies()
+            raise_violation(world, f"not three good copies after {HEALING_S:g} s: {thin}")
         world.note("a day passes")
         latest_s = max(machine.wall_offset_s for machine in world.machines.values())
         for machine in world.machines.values():

@@ -35,6 +35,12 @@ def fingerprint_of(seed: int) -> str:
     return done.stdout.rpartition("fingerprint ")[2].strip()
 
 
+@pytest.mark.parametrize("seed", [3, 7, 9])
+def test_the_same_seed_twice_in_one_process_gives_the_same_run(seed: int) -> None:
+    """Also while the story is told: looking changes nothing."""
+    assert run_seed(seed).fingerprint == run_seed(seed, story=True).fingerprint
+
+
 def test_the_same_seed_in_two_processes_gives_the_same_run() -> None:
     first = fingerprint_of(5)
     assert first
