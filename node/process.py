@@ -361,16 +361,22 @@ class NodeProcess:
             except AstraError as error:
                 _log.info("log not compacted now", reason=str(error))
 
-    async def _cluster_exists(self) -> bool:
-        """Whether another node has a log: then this one joins, instead of starting a cluster."""
+    async def _cluster_exists(self) -> bool | None:
+        """Whether another node has a log: then this one joins, instead of starting a cluster.
+        None while a voter does not say."""
 
-        async def commit_of(address: str) -> int:
+        async def has_log(address: str) -> bool:
             answer = await self._parts.dialer.control(address).call(
                 GetStatus(), timeout_s=_EXISTS_TIMEOUT_S
             )
-            return answer.commit_index if isinstance(answer, NodeStatus) else 0
+            # A term above 0 means that a majority has moved in already.
+            return isinstance(answer, NodeStatus) and bool(
+                answer.term or answer.commit_index or answer.applied_index
+            )
 
-        return await any_has_log([commit_of(at) for at in self._settings.other_peers().values()])
+        others = self._settings.other_peers()
+        asking = {node_id: has_log(address) for node_id, address in others.items()}
+        return await any_has_log(asking, set(self._settings.voters) - {self._settings.node_id})
 
     # --- what routes and parts call back ---
 

@@ -4,12 +4,14 @@ A node sits beside until the group wants it: the leader makes it a Raft learner,
 and the node moves in, once, with the state it has applied so far as the start of its log. From
 then on its own log says that it belongs there, also after a restart.
 
-A database without any log belongs to a cluster that starts, or to a node that joins one. It
-bootstraps only if the settings name this node as a voter *and* no other node has a log already:
-otherwise two new nodes with careless settings could elect a leader among themselves, beside the
-cluster that they were meant to join. And it moves in only after it has once been level with the
-leader: a voter that comes back with an empty disk has then everything again that it may have
-acknowledged before, so its vote cannot lose it (until then it is a voter that is down).
+A database without any log belongs to a cluster that starts, to a node that joins one, or to a node
+that lost its disk. It bootstraps only if the settings name this node as a voter *and* every other
+voter says that it has no log either: a voter that is silent may hold what this node has forgotten,
+and new nodes with careless settings must not elect a leader among themselves, beside the cluster
+that they were meant to join. So a new cluster starts when all its voters are up. And it moves in
+only after it has once been level with the leader: a voter that comes back with an empty disk has
+then everything again that it may have acknowledged before, so its vote cannot lose it (until then
+it is a voter that is down).
 
 Implements services.ports.Consensus by whichever of both is in use.
 """
@@ -17,7 +19,7 @@ Implements services.ports.Consensus by whichever of both is in use.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Set
 from typing import Final
 
 from astra.errors import AstraError
@@ -31,6 +33,7 @@ from node.raft.storage import RaftStorage
 from node.raft.types import RaftState, SnapshotMark
 
 _NOBODY: Final = Membership(voters=())
+_ASK_AGAIN_S: Final = 0.1
 _INVITATIONS: Final = (Append, Heartbeat, InstallSnapshot)
 
 _log = get_logger("seat")
@@ -46,10 +49,11 @@ class Seat:
         store: MetadataStore,
         applier: Applier,
         bootstrap: Membership | None,
-        cluster_exists: Callable[[], Awaitable[bool]],
+        cluster_exists: Callable[[], Awaitable[bool | None]],
     ) -> None:
         """`bootstrap`: the membership of a cluster that starts, None when this node is not in
-        it. `cluster_exists` asks the other nodes whether one has a log."""
+        it. `cluster_exists` asks the other nodes whether one has a log: None when that cannot
+        be known yet, because a voter does not answer."""
         self.raft = driver
         self._follower = follower
         self._storage = storage
@@ -69,20 +73,18 @@ class Seat:
     # --- life ---
 
     async def start(self, applied: int) -> None:
-        """Decides where this node sits. Raises DamagedLog."""
+        """Moves in when this node's own log says that it belongs there. Raises DamagedLog."""
         await self._storage.initialize(_NOBODY)
         state = await self.raft.load(applied)
         if not _is_blank(state):
             self._move_in(applied, state)
-        elif self._bootstrap is not None and applied == 0 and not await self._cluster_exists():
-            await self._enter(SnapshotMark(index=0, term=0, membership=self._bootstrap))
-        else:
-            _log.info("following the log until the leader takes this node into the group")
 
     async def run(self, interval_s: float) -> None:
-        """Follows the log until the leader wants this node in the group."""
-        if self.driver is not None:
+        """Starts a cluster together with the other voters, or follows the log until the leader
+        wants this node in the group. The node must be answering by now: the others ask, too."""
+        if self.driver is not None or await self._started_cluster():
             return
+        _log.info("following the log until the leader takes this node into the group")
         following = asyncio.create_task(self._follower.run(interval_s))
         invited = asyncio.create_task(self._until_wanted())
         try:
@@ -98,6 +100,24 @@ class Seat:
             invited.cancel()
             following.cancel()
         _log.info("taken into the Raft group", applied_index=index)
+
+    async def _started_cluster(self) -> bool:
+        """Waits until it is known whether there is a cluster already; starts one when not."""
+        if self._bootstrap is None or self._applier.applied_index > 0:
+            return False
+        is_told = False
+        while not self._invited.is_set():
+            exists = await self._cluster_exists()
+            if exists is not None:
+                if not exists:
+                    mark = SnapshotMark(index=0, term=0, membership=self._bootstrap)
+                    await self._enter(mark)
+                return not exists
+            if not is_told:
+                _log.info("waiting for every voter: a new cluster starts when all of them are up")
+                is_told = True
+            await asyncio.sleep(_ASK_AGAIN_S)
+        return False
 
     async def _until_wanted(self) -> None:
         await self._invited.wait()
@@ -168,13 +188,18 @@ def _is_blank(state: RaftState) -> bool:
     )
 
 
-async def any_has_log(asking: list[Awaitable[int]]) -> bool:
-    """Whether one of these commit indexes is above 0; who does not answer has none."""
+async def any_has_log(asking: Mapping[str, Awaitable[bool]], voters: Set[str]) -> bool | None:
+    """Whether one of the nodes (by id) says that it has a log. None: nobody does, but one of the
+    `voters` gave no answer."""
 
-    async def has_log(commit: Awaitable[int]) -> bool:
+    async def has_log(answer: Awaitable[bool]) -> bool | None:
         try:
-            return await commit > 0
+            return await answer
         except AstraError:
-            return False
+            return None
 
-    return any(await asyncio.gather(*map(has_log, asking)))
+    answers = await asyncio.gather(*map(has_log, asking.values()))
+    if any(answers):
+        return True
+    silent = {node for node, found in zip(asking, answers, strict=True) if found is None}
+    return None if silent & voters else False

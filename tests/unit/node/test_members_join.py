@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from astra.commands import Refusal
 from astra.model import NodeInfo, NodeState
 from astra.wire import (
@@ -193,3 +195,31 @@ async def test_added_node_is_recorded_before_it_runs(tmp_path: Path) -> None:
         await nodes.ask(AddMember(node_id="n9", address="127.0.0.1:9", zone="z"), Accepted)
         info, part = (await members_of(nodes))["n9"]
         assert (info.address, info.zone, part) == ("127.0.0.1:9", "z", "follower")
+
+
+async def test_voter_with_an_empty_disk_elects_nobody_while_another_voter_is_silent(
+    tmp_path: Path,
+) -> None:
+    """The silent one may be the only one left that has what was acknowledged (FAULTS row 38)."""
+    nodes = LocalNodes(tmp_path)
+    for name in nodes.settings:
+        nodes.change(name, raft=QUICK)
+    async with only(nodes, *nodes.voters):
+        await nodes.make_bucket("bk")
+        await nodes.put_inline("bk", b"k", b"x")
+        wiped = await some_follower(nodes)
+        holder = await nodes.leader()
+        assert holder is not None
+        stale = next(name for name in nodes.voters if name not in (wiped, holder))
+        for name in nodes.voters:
+            await nodes.stop(name)
+        for name in (wiped, stale):
+            shutil.rmtree(nodes.settings[name].data_dir)
+        await nodes.start(wiped, stale)
+        with pytest.raises(AssertionError, match="somebody leads"):
+            await wait_until_async(
+                nodes.leader, 4 * QUICK.election_timeout_max_ms / 1000, "somebody leads"
+            )
+        status = await nodes.status(wiped)
+        assert status is not None
+        assert status.term == 0

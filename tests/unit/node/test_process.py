@@ -17,7 +17,15 @@ from astra.commands import (
     Refusal,
     SetVersioning,
 )
-from astra.errors import BadChunk, BlobNotFound, NotLeader, OutcomeUnknown, RefusalCode, Refused
+from astra.errors import (
+    BadChunk,
+    BlobNotFound,
+    NotLeader,
+    OutcomeUnknown,
+    RefusalCode,
+    Refused,
+    Unavailable,
+)
 from astra.model import Versioning
 from astra.net import Dialer
 from astra.wire import (
@@ -159,10 +167,10 @@ async def test_place_for_a_missing_upload_is_refused(nodes: LocalNodes) -> None:
     assert caught.value.code is RefusalCode.NO_SUCH_UPLOAD
 
 
-async def test_commit_blob_with_unknown_holder_is_refused(nodes: LocalNodes) -> None:
+async def test_commit_blob_with_too_few_known_holders_is_not_committed(nodes: LocalNodes) -> None:
     place_ = await place(nodes, 10)
     blob = NewBlob(blob_id=place_.blob_id, size=10, holders=("n1", "elsewhere"))
-    with pytest.raises(Refused):
+    with pytest.raises(Unavailable):
         await nodes.commit(put_of("bk", b"k", blob))
 
 

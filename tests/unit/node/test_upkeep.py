@@ -146,5 +146,6 @@ async def test_wiped_file_is_found_by_the_node_itself_and_copied_again(nodes: Lo
     blob_id = await put(nodes, ["n1", "n2", "n3"])
     (path,) = nodes.settings["n2"].data_dir.rglob(blob_id)
     path.unlink()
+    await wait_until_async(path.exists, 20, "the file is there again")
     await until_held_by(nodes, blob_id, {"n1", "n2", "n3"})
     assert await nodes.read_blob("n2", blob_id, length=len(BODY)) == BODY
