@@ -20,13 +20,20 @@ def blob_files(cluster: Cluster) -> set[str]:
 
 
 def wait_for_no_new_files(cluster: Cluster, before: set[str]) -> None:
-    """Returns once no blob file is there that was not there `before`."""
+    """Returns once no blob is there that was not there `before`, on any node: the third copy of
+    an older one may still arrive."""
+    known = {_blob_of(file) for file in before}
     wait_until(
-        lambda: not blob_files(cluster) - before,
+        lambda: {_blob_of(file) for file in blob_files(cluster)} <= known,
         SETTLE_SECONDS,
         "the files of refused uploads are gone",
         poll=0.2,
     )
+
+
+def _blob_of(file: str) -> str:
+    """The blob's id: what the file's name begins with."""
+    return Path(file).name[:32]
 
 
 def paths_below(directory: Path) -> list[bytes]:
