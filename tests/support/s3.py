@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from mypy_boto3_s3 import S3Client
 
 from tests.support.clients import Target, boto3_client
-from tests.support.cluster import COMMAND_SECONDS, Cluster
+from tests.support.cluster import COMMAND_SECONDS, Cluster, environment
 from tests.support.services import ROOT
 
 
@@ -58,7 +58,14 @@ def make_user(cluster: Cluster, display_name: str = "Another User") -> tuple[str
     user_id = f"user-{uuid.uuid4().hex[:12]}"
     argv = [sys.executable, "-m", "astra.cli.main", "key", "create", "--user", user_id]
     argv += ["--name", display_name, "--data", str(cluster.data), "-o", "json"]
-    done = subprocess.run(argv, capture_output=True, cwd=ROOT, timeout=COMMAND_SECONDS, check=False)
+    done = subprocess.run(
+        argv,
+        capture_output=True,
+        cwd=ROOT,
+        env=environment(),
+        timeout=COMMAND_SECONDS,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr.decode()
     key = msgspec.json.decode(done.stdout, type=_Key)
     target = Target(endpoint=cluster.endpoint, access_key=key.access_key, secret_key=key.secret_key)
