@@ -21,7 +21,7 @@ SERVICES_DIR = ROOT / ".services" / "make-test"
 NO_TESTS = 5
 LATE = 124
 # A run that hangs must still say what passed.
-MINUTES_MAX = float(os.environ.get("ASTRA_TEST_MINUTES", "40"))
+MINUTES_MAX = float(os.environ.get("TEST_MINUTES", "40"))
 FAREWELL_SECONDS = 60
 PHASES = {
     "unit": ["-m", "not (cluster or services)", "-n", "2"],
@@ -46,7 +46,7 @@ def services(command: str, *rest: str) -> int:
 def start_phase(name: str, extra: list[str], report: Path, output: Path) -> subprocess.Popen[bytes]:
     """One pytest run; what it prints is kept in `output`."""
     argv = [sys.executable, "-m", "pytest", "-q", "--durations=10", f"--junitxml={report}"]
-    env = {**os.environ, "ASTRA_SERVICES_DIR": str(SERVICES_DIR)}
+    env = {**os.environ, "TEST_SERVICES_DIR": str(SERVICES_DIR)}
     with output.open("wb") as file:
         return subprocess.Popen(
             [*argv, *PHASES[name], *extra], cwd=ROOT, env=env, stdout=file, stderr=file

@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The command line."""
-    default = os.environ.get("ASTRA_SERVICES_DIR") or str(ROOT / ".services")
+    default = os.environ.get("TEST_SERVICES_DIR") or str(ROOT / ".services")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--dir", default=default, help="where services.json and the data are")
     parser = argparse.ArgumentParser(prog="scripts/services", description=__doc__)

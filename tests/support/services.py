@@ -37,8 +37,8 @@ class _Recorded(Backends, frozen=True, kw_only=True):
 
 
 def services_directory() -> Path:
-    """Where this checkout's test servers live; ASTRA_SERVICES_DIR overrides."""
-    return Path(os.environ.get("ASTRA_SERVICES_DIR") or ROOT / ".services" / "test")
+    """Where this checkout's test servers live; TEST_SERVICES_DIR overrides."""
+    return Path(os.environ.get("TEST_SERVICES_DIR") or ROOT / ".services" / "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
