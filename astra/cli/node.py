@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from astra.cli.process import reuse_freed_memory
 from astra.cli.settings import node_settings
 from astra.config import Config
 
@@ -10,4 +11,5 @@ def run_node(config: Config) -> int:
     """Runs until SIGTERM or SIGINT; 70 after a fatal error. Raises ConfigError."""
     from node import app
 
+    reuse_freed_memory()
     return app.run_node(node_settings(config))
