@@ -157,6 +157,11 @@ class DiskBlobWriter:
         length = self._chunks.size - self._writeback_from
         if length >= WRITEBACK_BYTES:
             self._disk.start_writeback(fd, self._writeback_from, length)
+            # What was begun one or two windows ago is on its way to the disk or there: asked
+            # again, the kernel drops the clean pages, and the next ones of this file take their
+            # place. So a large upload does not push everything else out of the cache.
+            if self._writeback_from:
+                self._disk.start_writeback(fd, 0, self._writeback_from)
             self._writeback_from = self._chunks.size
 
     @contextmanager

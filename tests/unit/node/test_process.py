@@ -170,8 +170,11 @@ async def test_place_for_a_missing_upload_is_refused(nodes: LocalNodes) -> None:
 async def test_commit_blob_with_too_few_known_holders_is_not_committed(nodes: LocalNodes) -> None:
     place_ = await place(nodes, 10)
     blob = NewBlob(blob_id=place_.blob_id, size=10, holders=("n1", "elsewhere"))
+    leader = await nodes.leader()
+    assert leader is not None
+    commit = Commit(request_id="r", epochs=NO_EPOCHS, command=put_of("bk", b"k", blob))
     with pytest.raises(Unavailable):
-        await nodes.commit(put_of("bk", b"k", blob))
+        await nodes.dialer.control(nodes.addresses[leader]).call(commit, timeout_s=5)
 
 
 async def test_epochs_of_an_older_state_are_refused(nodes: LocalNodes) -> None:
