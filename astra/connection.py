@@ -20,6 +20,7 @@ from astra.frame import (
     decode_prelude,
     encode_frame,
 )
+from astra.tcp import break_after_silence
 from astra.wire import Message
 
 Payload = bytes | bytearray | memoryview
@@ -29,6 +30,7 @@ _BUFFER_SIZE: Final = 64 * 1024
 _CORK_BYTES: Final = 64 * 1024  # frames of one turn of the loop leave together, up to here
 _WRITE_HIGH: Final = 4 * 1024 * 1024
 _WRITE_LOW: Final = 1024 * 1024
+_SILENCE_S: Final = 30.0  # longer than any receiver here may take over what it has received
 
 
 class FrameConnection(asyncio.BufferedProtocol):
@@ -192,7 +194,13 @@ class FrameConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH, low=_WRITE_LOW)
+        break_after_silence(transport, _SILENCE_S)
         self.is_open = True
+
+    def break_after_silence(self, seconds: float) -> None:
+        """For a connection whose peer always reads: as astra.tcp says."""
+        if self._transport is not None and self.is_open:
+            break_after_silence(self._transport, seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False

@@ -40,6 +40,8 @@ from astra.wire import (
 _UNSENT_BYTES_MAX: Final = 16 * 1024 * 1024  # one-way messages are dropped above
 _IDLE_BULK_MAX: Final = 16  # kept per address
 _RECONNECT_DELAY_S: Final = 0.05
+# A control connection is read at once, so its peer is gone, or hangs, when nothing is taken.
+_CONTROL_SILENCE_S: Final = 5.0
 _HELD_MAX: Final = 4  # one-way messages that wait for the connection that they asked for
 
 
@@ -295,6 +297,7 @@ class ControlClient:
             self._held.clear()
             await asyncio.sleep(_RECONNECT_DELAY_S)  # senders ask again at once
             raise
+        connection.break_after_silence(_CONTROL_SILENCE_S)
         self._connection = connection
         self._lost_event = asyncio.Event()
         while self._held:
