@@ -9,6 +9,7 @@ average, otherwise the emptiest others; different zones first; with fewer nodes,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
@@ -68,19 +69,26 @@ def rank_holders(
     holders: Sequence[str], reports: Iterable[NodeReport], *, turn: int = 0
 ) -> tuple[str, ...]:
     """All `holders`, fastest first: by measured speed divided among the streams under way.
-    A node whose speed is not known yet counts as the average, so that it gets measured; one
-    without a report comes last, because it may be down. `turn` (any number, such as a request
-    counter) makes equals take turns."""
-    by_id = {report.node_id: report for report in reports}
-    known = [report.read_mib_per_s for report in by_id.values() if report.read_mib_per_s > 0]
-    average = sum(known) / len(known) if known else 1.0
 
-    def merit(place: int) -> tuple[bool, float, int]:
-        report = by_id.get(holders[place])
-        position = (place - turn) % len(holders)
-        if report is None:
-            return (True, 0.0, position)
-        speed = report.read_mib_per_s if report.read_mib_per_s > 0 else average
-        return (False, -speed / (1 + max(0, report.streams)), position)
+    Who has at least half of the best speed counts as equal, and equals take turns by `turn` (any
+    number, such as a request counter): measurements of equal disks differ by more than the disks,
+    and a holder that is never read is neither measured again nor found to be damaged. A speed
+    that is not known counts as the best, so that it gets measured; a node without a report comes
+    last, because it may be down."""
+    by_id = {report.node_id: report for report in reports}
+    speeds = {holder: _speed_for_one_more(by_id.get(holder)) for holder in holders}
+    best = max((speed for speed in speeds.values() if speed is not None), default=0.0)
+
+    def merit(place: int) -> tuple[bool, int, int]:
+        speed = speeds[holders[place]]
+        halvings = int(math.log2(best / speed)) if speed else 0
+        return (speed is None, halvings, (place - turn) % len(holders))
 
     return tuple(holders[place] for place in sorted(range(len(holders)), key=merit))
+
+
+def _speed_for_one_more(report: NodeReport | None) -> float | None:
+    """None: nothing is known of the node; 0: it was not measured."""
+    if report is None:
+        return None
+    return report.read_mib_per_s / (1 + max(0, report.streams))

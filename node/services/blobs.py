@@ -8,6 +8,7 @@ missing is reported to the leader, who has it repaired (repair.py).
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from typing import Final
@@ -41,20 +42,28 @@ CHECKED_IDS_MAX: Final = 10_000
 _PIECE_TIMEOUT_S: Final = 300.0  # a slow client fills a chunk slowly; a dead one closes the socket
 _BLOB_ID: Final = re.compile(r"[0-9a-f]{32}\Z")
 _SPEED_WEIGHT: Final = 0.1
+_SPEED_KEPT_S: Final = 30.0
 
 
 class SpeedMeter:
-    """Moving average of what the disk gives, in MiB/s; 0 until something was measured."""
+    """Moving average of what the disk gives, in MiB/s. What was measured long ago is forgotten:
+    a node that was slow once, and is passed over since, must get another chance."""
 
     def __init__(self) -> None:
-        self.mib_per_s = 0.0
+        self._average = 0.0
+        self._measured_at = -math.inf
 
-    def note(self, *, size: int, seconds: float) -> None:
+    def mib_per_s(self, now_s: float) -> float:
+        """0: nothing was measured lately."""
+        return self._average if now_s - self._measured_at < _SPEED_KEPT_S else 0.0
+
+    def note(self, *, size: int, seconds: float, now_s: float) -> None:
         if size < 64 * KIB or seconds <= 0:
             return  # small reads measure the hop, not the disk
         sample = size / MIB / seconds
-        old = self.mib_per_s
-        self.mib_per_s = old + _SPEED_WEIGHT * (sample - old) if old else sample
+        old = self.mib_per_s(now_s)
+        self._average = old + _SPEED_WEIGHT * (sample - old) if old else sample
+        self._measured_at = now_s
 
 
 class BlobService:
@@ -132,9 +141,8 @@ class BlobService:
     ) -> list[VerifiedChunk]:
         started = time.monotonic()
         batch = await reader.read_batch(first, min(count, READ_BATCH_CHUNKS_MAX))
-        self.speed.note(
-            size=sum(len(chunk.data) for chunk in batch), seconds=time.monotonic() - started
-        )
+        size, now = sum(len(chunk.data) for chunk in batch), time.monotonic()
+        self.speed.note(size=size, seconds=now - started, now_s=now)
         return list(batch)
 
     async def check(self, request: CheckBlobs) -> BlobsHeld:

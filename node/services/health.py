@@ -6,6 +6,7 @@ A problem is something degraded, in words that say what and why; none of them st
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -84,7 +85,7 @@ class HealthService:
             total_bytes=self._space.total,
             free_bytes=self._space.free,
             streams=self._blobs.streams,
-            read_mib_per_s=self._blobs.speed.mib_per_s,
+            read_mib_per_s=self._blobs.speed.mib_per_s(time.monotonic()),
             applied_index=self._applier.applied_index,
             writable=not self._disk_problem and self._space.free >= self._free_bytes_min,
             log_write_ms=self._log_write_ms(),

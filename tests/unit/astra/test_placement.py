@@ -70,13 +70,33 @@ def test_place_blob_equals_the_less_busy_first() -> None:
 
 
 def test_rank_holders_speed_is_shared_by_the_streams() -> None:
-    nodes = [_node("a", 1, speed=300, streams=9), _node("b", 1, speed=100), _node("c", 1, speed=90)]
+    nodes = [_node("a", 1, speed=90, streams=8), _node("b", 1, speed=100), _node("c", 1, speed=40)]
     assert rank_holders(("a", "b", "c"), nodes) == ("b", "c", "a")
 
 
-def test_rank_holders_unknown_speed_counts_as_average_and_silent_nodes_come_last() -> None:
+def test_rank_holders_silent_nodes_come_last() -> None:
     nodes = [_node("a", 1, speed=10), _node("b", 1), _node("c", 1, speed=100)]
-    assert rank_holders(("gone", "a", "b", "c"), nodes) == ("c", "b", "a", "gone")
+    assert rank_holders(("gone", "a", "b", "c"), nodes) == ("b", "c", "a", "gone")
+
+
+def _firsts(*nodes: NodeReport) -> list[str]:
+    names = tuple(node.node_id for node in nodes)
+    return sorted(rank_holders(names, nodes, turn=turn)[0] for turn in range(30))
+
+
+def test_rank_holders_a_node_that_was_not_measured_gets_its_turn() -> None:
+    found = _firsts(_node("a", 1), _node("b", 1, speed=4128), _node("c", 1, speed=4531))
+    assert found.count("a") == 10
+
+
+def test_rank_holders_small_differences_leave_no_node_out() -> None:
+    a, b, c = _node("a", 1, speed=4000), _node("b", 1, speed=4128), _node("c", 1, speed=4531)
+    assert [_firsts(a, b, c).count(name) for name in "abc"] == [10, 10, 10]
+
+
+def test_rank_holders_slow_node_is_not_chosen_first() -> None:
+    slow = _node("a", 1, speed=100)
+    assert "a" not in _firsts(slow, _node("b", 1, speed=300), _node("c", 1, speed=400))
 
 
 def test_rank_holders_equals_take_turns() -> None:
