@@ -65,6 +65,7 @@ _ENTRIES_PUT: Final = (
 )
 _BOTH_PUT: Final = f"WITH entries AS ({_ENTRIES_PUT}) {_meta_put(6)}"
 _LAST: Final = "SELECT max(idx) FROM raft_entry"
+_TERM: Final = "SELECT term FROM raft_entry WHERE idx = $1"
 _CUT: Final = "DELETE FROM raft_entry WHERE idx >= $1"
 _PAGE: Final = (
     f"SELECT {ENTRY_COLUMNS} FROM raft_entry WHERE idx >= $1 AND idx <= $2 "
@@ -101,14 +102,19 @@ class PostgresRaftStorage:
             await self._refresh()
             if self._meta is None:
                 raise DamagedLog("the log was never initialized")
-            note = self._meta.note
-            if note is not None and note.index == applied_index:
-                await self._install(note)
-            elif note is not None:
-                await self._store_meta(self._meta.with_note(None))
+            if self._meta.note is not None:
+                await self._settle(self._meta, self._meta.note, applied_index)
             return await self._link.read_patiently(lambda c: self._scan(c, tail_bytes_max))
 
         return await self._in_turn(body)
+
+    async def _settle(self, meta: RaftMeta, note: SnapshotMark, applied_index: int) -> None:
+        term = await self._link.read_patiently(lambda c: c.fetchval(_TERM, note.index))
+        settled = meta.settled(applied_index, term)
+        if settled.mark != meta.mark:
+            await self._install(note)
+        else:
+            await self._store_meta(settled)
 
     async def append(
         self,

@@ -21,7 +21,7 @@ from astra.decoding import UNREADABLE
 from astra.errors import DamagedLog, invariant
 from astra.wire import Entry, EntryKind, Membership
 from node.metadata.rows import crc32c
-from node.raft.storage import entry_checksum, hard_state_checksum, verify_entry
+from node.raft.storage import entry_checksum, hard_state_checksum, is_replaced, verify_entry
 from node.raft.types import HardState, RaftState, SnapshotMark, TermRun
 
 ENTRY_COLUMNS: Final = "idx, term, kind, data, crc"
@@ -60,6 +60,16 @@ class RaftMeta(msgspec.Struct, frozen=True, kw_only=True):
         commit = max(old.commit, mark.index)
         hard_state = HardState(term=old.term, voted_for=old.voted_for, commit=commit)
         return RaftMeta(hard_state=hard_state, mark=mark, note=None)
+
+
+    def settled(self, applied_index: int, term_at_note: int | None) -> RaftMeta:
+        """At start: without a note, and with another mark when the log is to be dropped."""
+        note = self.note
+        if note is not None and is_replaced(
+            note, applied_index=applied_index, mark=self.mark, term_at_note=term_at_note
+        ):
+            return self.installed(note)
+        return self.with_note(None)
 
 
 def first_meta(membership: Membership) -> RaftMeta:

@@ -35,6 +35,7 @@ COMPACT_ROWS: Final = 256  # deleted in one transaction
 _META_GET: Final = f"SELECT {META_COLUMNS} FROM raft_meta"
 _META_PUT: Final = f"INSERT OR REPLACE INTO raft_meta (one, {META_COLUMNS}) VALUES (1{', ?' * 9})"
 _LAST: Final = "SELECT max(idx) FROM raft_entry"
+_TERM: Final = "SELECT term FROM raft_entry WHERE idx = ?"
 _INSERT: Final = f"INSERT INTO raft_entry ({ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?)"
 _CUT: Final = "DELETE FROM raft_entry WHERE idx >= ?"
 _RANGE: Final = f"SELECT {ENTRY_COLUMNS} FROM raft_entry WHERE idx BETWEEN ? AND ? ORDER BY idx"
@@ -90,11 +91,11 @@ class SqliteRaftStorage:
                 raise DamagedLog("the log was never initialized")
             if meta.note is None:
                 return
-            if meta.note.index == applied_index:
+            row = connection.execute(_TERM, (meta.note.index,)).fetchone()
+            settled = meta.settled(applied_index, None if row is None else row[0])
+            if settled.mark != meta.mark:
                 connection.execute(_CUT, (0,))
-                _write_meta(connection, meta.installed(meta.note))
-            else:
-                _write_meta(connection, meta.with_note(None))
+            _write_meta(connection, settled)
 
         def scan(connection: Connection) -> RaftState:
             meta = _require_meta(connection)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from astra.errors import DamagedLog, invariant
 from astra.wire import Entry, EntryKind, Membership
-from node.raft.storage import entry_checksum, hard_state_checksum, verify_entry
+from node.raft.storage import entry_checksum, hard_state_checksum, is_replaced, verify_entry
 from node.raft.types import HardState, RaftState, SnapshotMark, TermRun
 
 _EMPTY_MARK = SnapshotMark(index=0, term=0, membership=Membership(voters=()))
@@ -71,12 +71,8 @@ class MemoryLog:
         if self._meta_checksum != hard_state_checksum(self._hard_state, self._mark):
             raise DamagedLog("hard state: checksum differs")
         if self._note is not None:
-            if self._note.index == applied_index:
-                self.install(self._note)
-            else:
-                self._set_meta(self._hard_state, self._mark, None)
-                self._written()
-        mark = self._mark
+            self._settle(self._note, applied_index)
+        mark = self._initialized()
         runs, configs = self._scan(mark)
         return RaftState(
             hard_state=self._hard_state,
@@ -86,6 +82,16 @@ class MemoryLog:
             configs=tuple(configs),
             tail=self._tail(mark, tail_bytes_max),
         )
+
+    def _settle(self, note: SnapshotMark, applied_index: int) -> None:
+        mark = self._initialized()
+        row = self._rows.get(note.index)
+        term = None if row is None else row[0].term
+        if is_replaced(note, applied_index=applied_index, mark=mark, term_at_note=term):
+            self.install(note)
+        else:
+            self._set_meta(self._hard_state, mark, None)
+            self._written()
 
     def _scan(self, mark: SnapshotMark) -> tuple[list[TermRun], list[Entry]]:
         runs: list[TermRun] = []

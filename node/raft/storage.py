@@ -61,6 +61,16 @@ def hard_state_checksum(state: HardState, mark: SnapshotMark) -> int:
     return checksum
 
 
+def is_replaced(
+    note: SnapshotMark, *, applied_index: int, mark: SnapshotMark, term_at_note: int | None
+) -> bool:
+    """Whether the tables are those of the noted snapshot and the log is still the one before it;
+    `term_at_note` is that of the stored entry at note.index. A log that has the noted entry needs
+    no install: the snapshot was broken off, the entries came after all, and others may follow
+    them that were acknowledged."""
+    return mark.index < note.index == applied_index and term_at_note != note.term
+
+
 class RaftStorage(Protocol):
     """Log, hard state and snapshot mark of one node."""
 
@@ -74,9 +84,8 @@ class RaftStorage(Protocol):
         decrease, mark present. `tail` holds the newest entries, at most `tail_bytes_max` of data
         (but at least the last entry if there is one). Raises DamagedLog, UnknownFormat.
 
-        A note left by `prepare_install` is settled here, durably: with mark.index equal to
-        `applied_index` (the metadata was replaced before the crash) as `install(mark)`;
-        otherwise the note is dropped."""
+        A note left by `prepare_install` is settled here, durably: when `is_replaced` (the metadata
+        was replaced before the crash) as `install(mark)`; otherwise the note is dropped."""
         ...
 
     async def append(

@@ -213,6 +213,31 @@ async def test_prepared_install_is_settled_at_load(
     assert (await reopened.load(50, TAIL)).last_index == index  # settled once and for all
 
 
+@pytest.mark.parametrize("compacted", [0, 3, 9])
+async def test_note_of_a_broken_off_install_takes_nothing_from_a_log_that_went_on(
+    disk: Disk, storage: RaftStorage, compacted: int
+) -> None:
+    """The entries came after all, were acknowledged, and the tables happen to be at the note."""
+    await storage.append(HardState(term=1), None, entries(1, 3))
+    await storage.prepare_install(mark(9))
+    await storage.append(None, None, entries(4, 12))
+    if compacted:
+        await storage.compact(mark(compacted))
+    state = await (await disk.reopen()).load(9, TAIL)
+    assert (state.mark.index, state.last_index) == (compacted, 12)
+    assert (await (await disk.reopen()).load(9, TAIL)).last_index == 12
+
+
+async def test_note_whose_entry_differs_from_the_logs_is_the_newer_one(
+    disk: Disk, storage: RaftStorage
+) -> None:
+    """The tables were replaced; what the log has there was never committed."""
+    await storage.append(HardState(term=2), None, entries(1, 12))
+    await storage.prepare_install(mark(9, 2))
+    state = await (await disk.reopen()).load(9, TAIL)
+    assert (state.mark, state.last_index) == (mark(9, 2), 9)
+
+
 async def test_note_survives_appends_until_install(storage: RaftStorage) -> None:
     await storage.append(HardState(term=1), None, entries(1, 3))
     await storage.prepare_install(mark(9))

@@ -263,6 +263,9 @@ class SimCluster:
             if self.rng.random() < 0.1:
                 self.crash(node)
                 return
+            if self.rng.random() < 0.1:  # the connection broke: the note stays
+                core.snapshot_failed()
+                return
             node.state = source.state[: mark.index]
             node.flushed = mark.index
             if self.rng.random() < 0.1:
