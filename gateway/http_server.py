@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import structlog
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from astra.constants import HEADER_BYTES_MAX
 from gateway.app import build_app
@@ -80,19 +81,21 @@ class CorkedTransport(asyncio.Transport):
         return self._inner.get_extra_info(name, default)
 
 
-class HeadTooLarge(Exception):
-    """Ends the parsing of a request whose head is larger than allowed."""
+class BadHead(Exception):
+    """Ends the parsing of a request whose head is too large, or names no path."""
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """uvicorn's protocol, with a bounded and timed request head."""
+    """uvicorn's protocol, with a bounded and timed request head; an answer that has begun is
+    never mixed with another, and whoever writes it is told that the client has gone."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._in_head = True
+        self._in_head = True  # what comes next belongs to a head
         self._head_bytes = 0  # received since the head began, parsed or not
         self._head_size = 0  # of what was parsed of it
         self._head_timer: asyncio.TimerHandle | None = None
+        self._answering: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(CorkedTransport(transport, self.loop))
@@ -101,14 +104,19 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+        answering = self._answering  # with pipelining not the one that uvicorn knows of
+        if answering is not None and not answering.response_complete:
+            answering.disconnected = True
+            answering.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
             self._head_bytes += len(data)  # also when the parser is still waiting for a line end
-            if self._head_bytes > HEADER_BYTES_MAX and self._head_bytes - len(data) > 0:
-                self._refuse()
-                return
+            if self._head_timer is None:
+                self._start_timer()  # also for line ends, which the parser skips
         super().data_received(data)
+        if self._in_head and self._head_bytes > HEADER_BYTES_MAX:
+            self._refuse()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -119,6 +127,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
+        if b"#" in url:
+            raise BadHead  # a fragment is no part of a target; it would be dropped silently
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -127,22 +137,42 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._head_bytes = 0
         self._stop_timer()
         super().on_headers_complete()
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
+    def on_message_complete(self) -> None:
         self._in_head = True
+        self._head_bytes = 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What cannot be parsed is answered, unless another answer is under way: then that one
+        is finished, and is the last."""
+        if self.transport.is_closing():
+            return
+        answering = self._answering
+        if answering is None or answering.response_complete:
+            super().send_400_response(msg)
+        elif self._in_head:
+            answering.keep_alive = False
+            self.pipeline.clear()
+            self.flow.pause_reading()
+        elif answering is self.cycle and not answering.response_started:
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _count(self, size: int) -> None:
         self._head_size += size
         if self._head_size > HEADER_BYTES_MAX:
-            raise HeadTooLarge
+            raise BadHead
 
     def _refuse(self) -> None:
-        if not self.transport.is_closing():
-            self.send_400_response("The request head is too large.")
+        self.send_400_response("The request head is too large.")
 
     def _start_timer(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS_MAX, self._head_timeout)
@@ -154,7 +184,9 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _head_timeout(self) -> None:
         self._head_timer = None
-        if not self.transport.is_closing():
+        if self._answering is not None and not self._answering.response_complete:
+            self._start_timer()  # it is we who do not read on
+        elif not self.transport.is_closing():
             self.transport.close()
 
 

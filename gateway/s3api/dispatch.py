@@ -231,10 +231,13 @@ class _Exchange:
         await self._write_stream(response, first)
 
     async def _write_stream(self, response: S3Response, piece: bytes | memoryview) -> None:
+        """Ends when everything is written, or the client has gone: the server swallows what is
+        sent to nobody, and reading on would cost the nodes the whole object."""
         left = response.length
         stream = response.stream
+        gone = asyncio.ensure_future(self._until_gone())
         try:
-            while True:
+            while not gone.done():
                 left -= len(piece)
                 await self._send(
                     {"type": "http.response.body", "body": piece, "more_body": left > 0}
@@ -245,9 +248,15 @@ class _Exchange:
         except (AstraError, StopAsyncIteration) as error:
             raise BrokenAnswer(f"{left} bytes of the answer are missing") from error
         finally:
+            gone.cancel()
             close = getattr(stream, "aclose", None)
             if close is not None:
                 await close()
+
+    async def _until_gone(self) -> None:
+        """Returns when the connection is lost, or the answer is complete."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     def _headers(self, response: S3Response) -> list[tuple[bytes, bytes]]:
         headers = [
