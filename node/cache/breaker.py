@@ -48,5 +48,9 @@ class Breaker:
         self._reason = reason
         return is_new
 
+    @property
+    def is_open(self) -> bool:
+        return self._open_until_ms is not None
+
     def state(self) -> str:
-        return "ok" if self._open_until_ms is None else f"bypassed: {self._reason}"
+        return f"bypassed: {self._reason}" if self.is_open else "ok"

@@ -1,8 +1,9 @@
 """The HEAD/LIST cache in Redis, for the leader. The only file that imports redis.
 
 Invariants: never raises; no call takes longer than the timeout; after a failure the backend is
-left alone for a while (breaker.py). Entries expire, so those of old terms do not pile up. What
-Redis answers is judged by the caller; here it is only bounded.
+left alone for a while (breaker.py), and then asked until it answers, whether or not anybody wants
+an entry: `state` says what is, not what was. Entries expire, so those of old terms do not pile up.
+What Redis answers is judged by the caller; here it is only bounded.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ TIMEOUT_S: Final = 0.05
 VALUE_BYTES_MAX: Final = 1 << 20
 _EXPIRY_S: Final = 3600
 _CONNECTIONS_MAX: Final = 8
+_ASK_AGAIN_S: Final = 1.0
 
 _log = get_logger("cache")
 
@@ -47,6 +49,8 @@ class RedisCache:
         self._clock = clock
         self._timeout_s = timeout_s
         self._breaker = Breaker()
+        self._is_closed = False
+        self._asking: asyncio.Task[None] | None = None  # while it is bypassed
 
     async def get(self, key: bytes) -> bytes | None:
         async def ask() -> bytes | None:
@@ -77,6 +81,9 @@ class RedisCache:
         return self._breaker.state()
 
     async def close(self) -> None:
+        self._is_closed = True
+        if self._asking is not None:
+            self._asking.cancel()
         try:
             async with asyncio.timeout(1.0):
                 await self._redis.aclose()
@@ -91,17 +98,28 @@ class RedisCache:
             async with asyncio.timeout(self._timeout_s):
                 result = await call()
         except (RedisError, OSError, TimeoutError) as error:
-            self._note_failure(error)
+            self._note_failure(type(error).__name__)  # the text may hold the URL's password
             return None
         except BaseException:
             # Cancelled, or a defect of the client library: a probe must not stay open for ever.
-            self._breaker.failed(self._clock.monotonic_ms(), "interrupted")
+            self._note_failure("interrupted")
             raise
         if self._breaker.succeeded():
             _log.info("redis is back: the cache is used again")
         return result
 
-    def _note_failure(self, error: Exception) -> None:
-        reason = type(error).__name__  # the text may hold the address and password of the URL
+    def _note_failure(self, reason: str) -> None:
         if self._breaker.failed(self._clock.monotonic_ms(), reason):
             _log.warning("redis fails: the cache is bypassed", reason=reason)
+        if not self._is_closed and (self._asking is None or self._asking.done()):
+            self._asking = asyncio.get_running_loop().create_task(self._ask_until_back())
+
+    async def _ask_until_back(self) -> None:
+        """A node that leads no more wants no entry, so nobody else would find out."""
+
+        async def ping() -> None:
+            await self._redis.ping()
+
+        while self._breaker.is_open:
+            await asyncio.sleep(_ASK_AGAIN_S)
+            await self._guarded(ping)

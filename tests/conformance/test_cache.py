@@ -122,6 +122,24 @@ class TestRedisCache(CacheSuite):
         assert cache.state() == "ok"
         await cache.close()
 
+    async def test_server_that_is_back_is_found_out_though_nobody_asks(
+        self, services: Services
+    ) -> None:
+        """A follower asks its cache nothing: it must not call it bypassed for ever."""
+        cache = RedisCache(services.redis, SystemClock())
+        services.pause("redis")
+        try:
+            assert await cache.get(b"k") is None
+            assert cache.state().startswith("bypassed")
+        finally:
+            services.resume("redis")
+
+        async def is_back() -> bool:
+            return cache.state() == "ok"
+
+        await wait_until_async(is_back, 15, "the cache says that redis is back")
+        await cache.close()
+
 
 class _Prefixed:
     """Another test may use the same server."""
