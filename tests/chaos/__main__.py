@@ -47,9 +47,16 @@ def main() -> int:
                 print(run(plan, services=services, say=_say), flush=True)
             except Failed as failure:
                 print(f"FAILED\n{failure}", flush=True)
-                print(f"again: make chaos SECONDS={arguments.seconds:g} SEED={number}", flush=True)
+                print(f"again: {_command(arguments, number)}", flush=True)
                 return 1
     return 0
+
+
+def _command(arguments: argparse.Namespace, seed: int) -> str:
+    more = [f"--backend {arguments.backend}"] if arguments.backend != "embedded" else []
+    more += [f"--only {arguments.only}"] if arguments.only else []
+    options = f' ARGS="{" ".join(more)}"' if more else ""
+    return f"make chaos SECONDS={arguments.seconds:g} SEED={seed}{options}"
 
 
 def _say(text: str) -> None:

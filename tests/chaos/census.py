@@ -1,19 +1,21 @@
-"""Disks against metadata, once the nodes have stopped: equal state everywhere, every copy there.
-
-Embedded backend only (each node's SQLite file is opened as the node itself does).
-"""
+"""Disks against metadata: every copy there, and, once the nodes have stopped, equal state."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+
+import asyncpg
 
 from astra.constants import REPLICAS
 from astra.model import APPLIED_INDEX, BLOBS, MARKS, Blob, Doc, Key
+from node.metadata.postgres import PostgresMetadataStore
 from node.metadata.rows import decode_doc
 from node.metadata.sqlite import SqliteMetadataStore
 from tests.support.metadata_entries import dump
@@ -22,13 +24,26 @@ from tests.support.s3_model import check_census
 Tables = Mapping[str, Sequence[tuple[Key, Doc]]]
 
 
-def missing_copies(data: Mapping[str, Path], accepted: Collection[str] = ()) -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """Where a node keeps what it has. `dsn` empty: its metadata is in SQLite, in `directory`."""
+
+    directory: Path
+    dsn: str = ""
+
+    def holds(self, blob_id: str) -> bool:
+        """Whether there is a file of that name; its bytes are not looked at."""
+        end = blob_id[-3:]
+        return (self.directory / "chunks" / "blobs" / end[0] / end[1:] / blob_id).exists()
+
+
+def missing_copies(disks: Mapping[str, Disk], accepted: Collection[str] = ()) -> list[str]:
     """Blobs with fewer copies than they should have, by what one node's tables say now. May run
     beside the nodes."""
-    wanted = min(REPLICAS, len(data))
+    wanted = min(REPLICAS, len(disks))
     found = []
-    for blob_id, blob in _blobs(next(iter(data.values()))).items():
-        there = [name for name in data if blob_path(data[name], blob_id).exists()]
+    for blob_id, blob in _blobs(next(iter(disks.values()))).items():
+        there = [name for name, disk in disks.items() if disk.holds(blob_id)]
         if blob.is_inline or blob_id in accepted:
             continue
         if len(blob.holders) < wanted or not set(blob.holders) <= set(there):
@@ -36,23 +51,45 @@ def missing_copies(data: Mapping[str, Path], accepted: Collection[str] = ()) -> 
     return found
 
 
-def blob_path(directory: Path, blob_id: str) -> Path:
-    end = blob_id[-3:]
-    return directory / "chunks" / "blobs" / end[0] / end[1:] / blob_id
+def needed(disks: Mapping[str, Disk], node: str, damaged: Mapping[str, str]) -> list[str]:
+    """Blobs of which only `node` may have a good copy; `damaged`: whose copy of a blob is not."""
+    others = {name: disk for name, disk in disks.items() if name != node}
+    return [
+        blob_id
+        for blob_id, blob in _blobs(next(iter(others.values()))).items()
+        if not blob.is_inline
+        and not any(
+            disk.holds(blob_id) for name, disk in others.items() if name != damaged.get(blob_id)
+        )
+    ]
 
 
-def _blobs(directory: Path) -> dict[str, Blob]:
-    connection = sqlite3.connect(f"file:{directory / 'metadata.sqlite'}?mode=ro", uri=True)
+def _blobs(disk: Disk) -> dict[str, Blob]:
+    sql = "SELECT blob_id, doc FROM blobs"
+    rows: Iterable[Sequence[Any]]
+    if disk.dsn:
+        rows = asyncio.run(_fetch(disk.dsn, sql))
+    else:
+        file = disk.directory / "metadata.sqlite"
+        connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+        try:
+            rows = connection.execute(sql).fetchall()
+        finally:
+            connection.close()
+    return {row[0]: decode_doc(BLOBS, row[1]) for row in rows}
+
+
+async def _fetch(dsn: str, sql: str) -> Sequence[Sequence[Any]]:
+    connection = await asyncpg.connect(dsn)
     try:
-        rows = connection.execute("SELECT blob_id, doc FROM blobs").fetchall()
+        return [tuple(row) for row in await connection.fetch(sql)]
     finally:
-        connection.close()
-    return {blob_id: decode_doc(BLOBS, doc) for blob_id, doc in rows}
+        await connection.close()
 
 
-def compare(data: Mapping[str, Path]) -> list[str]:
+def compare(disks: Mapping[str, Disk]) -> list[str]:
     """What differs between the nodes, and what the tables of each lack. Nodes must be stopped."""
-    dumps = asyncio.run(_dump_all(data))
+    dumps = asyncio.run(_dump_all(disks))
     found: list[str] = []
     marks = [dict(tables[MARKS.name]).get((APPLIED_INDEX,)) for tables in dumps.values()]
     is_even = len(set(marks)) == 1  # else one has applied an entry more: nothing to compare
@@ -70,15 +107,21 @@ def compare(data: Mapping[str, Path]) -> list[str]:
     return found
 
 
-async def _dump_all(data: Mapping[str, Path]) -> dict[str, Tables]:
+async def _dump_all(disks: Mapping[str, Disk]) -> dict[str, Tables]:
     dumps: dict[str, Tables] = {}
-    for name, directory in data.items():
-        store = await SqliteMetadataStore.open(directory / "metadata.sqlite")
+    for name, disk in disks.items():
+        store = await _open(disk)
         try:
             dumps[name] = await dump(store)
         finally:
             await store.close()
     return dumps
+
+
+async def _open(disk: Disk) -> SqliteMetadataStore | PostgresMetadataStore:
+    if disk.dsn:
+        return await PostgresMetadataStore.open(disk.dsn)
+    return await SqliteMetadataStore.open(disk.directory / "metadata.sqlite")
 
 
 def _difference(one: Sequence[tuple[Key, Doc]], other: Sequence[tuple[Key, Doc]]) -> str:

@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests.chaos.census import missing_copies, needed
 from tests.chaos.rig import TMPFS_BYTES, Rig, resize_tmpfs
 from tests.chaos.server import run_for
 from tests.support.proxy import GATEWAY, Link
+from tests.support.services import POSTGRES_NAMES, SERVER_NAMES
+from tests.support.wait import wait_until
 
 EXIT_FATAL: Final = 70
 FATAL_S: Final = 20.0
+REFILL_S: Final = 60.0
 _CUT: Final = Link(cut=True)
 
 
@@ -31,7 +37,8 @@ class Scene:
     rig: Rig
     chance: random.Random
     wrong: list[str] = field(default_factory=list)
-    damaged: set[str] = field(default_factory=set)  # blobs that have lost a copy to us
+    damaged: dict[str, str] = field(default_factory=dict)  # blob: the node whose copy we spoilt
+    frail: str = ""  # the one node that may lose its disk in this run
 
     def some_follower(self) -> str:
         return self.chance.choice(self.rig.followers())
@@ -110,6 +117,16 @@ def kill_worker(scene: Scene) -> Iterator[str]:
         yield str(victim.pid)
 
 
+def freeze_worker(scene: Scene) -> Iterator[str]:
+    """Its clients wait; those of the other workers must not."""
+    workers = [each for each in scene.rig.gateway.children() if each.is_alive()]
+    if workers:
+        victim = scene.chance.choice(workers)
+        victim.signal(signal.SIGSTOP)
+        yield str(victim.pid)
+        victim.signal(signal.SIGCONT)
+
+
 def kill_gateway(scene: Scene) -> Iterator[str]:
     scene.rig.gateway.kill()
     yield ""
@@ -182,6 +199,14 @@ def cut_one_pair(scene: Scene) -> Iterator[str]:
     one, other = scene.chance.sample(scene.rig.names, 2)
     scene.cut((one, other), (other, one))
     yield f"{one} {other}"
+
+
+def cut_one_way(scene: Scene) -> Iterator[str]:
+    """One direction between any two, the gateway too: requests arrive and answers do not, or the
+    other way round."""
+    source, destination = scene.chance.sample([*scene.rig.names, GATEWAY], 2)
+    scene.cut((source, destination))
+    yield f"from {source} to {destination}"
 
 
 def cut_gateway_from_leader(scene: Scene) -> Iterator[str]:
@@ -291,9 +316,37 @@ def damage_chunk(scene: Scene) -> Iterator[str]:
             how(path, scene.chance)
         except OSError:
             continue  # deleted meanwhile
-        scene.damaged.add(path.name)
+        scene.damaged[path.name] = node
         done.append(f"{how.__name__} {path.name}")
     yield f"{node}: {', '.join(done)}"
+
+
+def lose_disk(scene: Scene) -> Iterator[str]:
+    """A node comes back with nothing: log, metadata and blobs. Always the same one in a run, and
+    only while the others have everything, so that no second loss hits what it had to give."""
+    rig = scene.rig
+    if rig.services is not None:
+        return
+    scene.frail = node = scene.frail or scene.chance.choice(rig.names)
+    rig.wait_healthy()
+    if needed(rig.disks(), node, scene.damaged):
+        return  # not all is repaired yet
+    rig.nodes[node].kill()
+    for path in rig.data(node).iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    rig.nodes[node].start()
+    yield node
+    began = time.monotonic()
+    rig.wait_healthy()
+    disks = rig.disks()
+    try:
+        wait_until(
+            lambda: not missing_copies(disks, scene.damaged), REFILL_S, "three copies", poll=0.5
+        )
+    except AssertionError:
+        missing = missing_copies(disks, scene.damaged)
+        scene.wrong.append(f"{node} lost its disk, {REFILL_S:g} s later: {missing[:5]}")
+    rig.say(f"         {node} has everything again, {time.monotonic() - began:.1f} s later")
 
 
 def flip_bit(path: Path, chance: random.Random) -> None:
@@ -331,18 +384,30 @@ def stop_backend(scene: Scene) -> Iterator[str]:
     services = scene.rig.services
     if services is None:
         return
-    name = scene.chance.choice(["postgres-1", "postgres-2", "postgres-3", "redis", "rabbitmq"])
+    name = scene.chance.choice(SERVER_NAMES)
     stop = scene.chance.choice([services.stop, services.kill])
     stop(name)
     yield f"{name} ({stop.__name__})"
     services.start(name)
 
 
+def pause_backend(scene: Scene) -> Iterator[str]:
+    """SIGSTOP: connections stay open and nothing answers, which is worse than a server that is
+    down."""
+    services = scene.rig.services
+    if services is None:
+        return
+    name = scene.chance.choice(SERVER_NAMES)
+    services.pause(name)
+    yield name
+    services.resume(name)
+
+
 def restart_postgres(scene: Scene) -> Iterator[str]:
     services = scene.rig.services
     if services is None:
         return
-    name = scene.chance.choice(["postgres-1", "postgres-2", "postgres-3"])
+    name = scene.chance.choice(POSTGRES_NAMES)
     services.restart(name)
     yield name
 
@@ -356,11 +421,13 @@ def flush_redis(scene: Scene) -> Iterator[str]:
 
 
 FAULTS: Final[tuple[Fault, ...]] = (
-    kill_leader, kill_follower, kill_majority, kill_all, crash_loop, kill_worker, kill_gateway,
-    stop_leader_in_order, freeze_leader, freeze_follower, stutter,
+    kill_leader, kill_follower, kill_majority, kill_all, crash_loop, kill_worker, freeze_worker,
+    kill_gateway, stop_leader_in_order, freeze_leader, freeze_follower, stutter,
     isolate_leader, isolate_follower, deaf_leader, mute_leader, cut_one_pair,
-    cut_gateway_from_leader, cut_everything, flapping_links, slow_links, narrow_links, lossy_links,
-    corrupt_links, break_connections,
-    full_disk, fsync_fails, slow_disk, damage_chunk,
+    cut_one_way, cut_gateway_from_leader, cut_everything, flapping_links,
+    slow_links, narrow_links, lossy_links, corrupt_links, break_connections,
+    full_disk, fsync_fails, slow_disk, damage_chunk, lose_disk,
 )  # fmt: skip
-BACKEND_FAULTS: Final[tuple[Fault, ...]] = (stop_backend, restart_postgres, flush_redis)
+BACKEND_FAULTS: Final[tuple[Fault, ...]] = (
+    stop_backend, pause_backend, restart_postgres, flush_redis,
+)  # fmt: skip

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -27,6 +28,7 @@ from astra.errors import AstraError
 from astra.model import AccessKey, User
 from astra.net import Dialer
 from astra.wire import GetStatus, NodeStatus
+from tests.chaos.census import Disk
 from tests.chaos.server import Server
 from tests.support.clients import Target
 from tests.support.ports import free_ports
@@ -66,6 +68,7 @@ class Rig:
         self._listening = dict(zip(self.names, pairs, strict=True))
         self._gateway_port = ports[-1]
         self._keys = (f"AS{secrets.token_hex(9).upper()}", secrets.token_urlsafe(30))
+        self._backends: Backends | None = None
         self.proxy: Proxy | None = None
         self._seed = seed
         self.nodes: dict[str, Server] = {}
@@ -83,9 +86,9 @@ class Rig:
         (self.directory / "logs").mkdir(exist_ok=True)
         self.proxy = Proxy(self._listening, seed=self._seed)
         self._cleanup.callback(self.proxy.close)
-        backends = self._open_backends()
+        self._backends = self._open_backends()
         shim = self._compile_shim()
-        self._write_settings(backends)
+        self._write_settings(self._backends)
         for name in self.names:
             self.nodes[name] = self._node(name, shim)
         self._limit_disk(self.names[-1])
@@ -165,6 +168,21 @@ class Rig:
         leader = self.leader()
         return [name for name in self.names if name != leader]
 
+    def disks(self) -> dict[str, Disk]:
+        """What each node keeps, and where."""
+        backends = self._backends
+        dsns = backends.postgres if backends is not None else [""] * len(self.names)
+        pairs = zip(self.names, dsns, strict=False)  # the servers may be more than the nodes
+        return {name: Disk(directory=self.data(name), dsn=dsn) for name, dsn in pairs}
+
+    def secrets(self) -> list[str]:
+        """What must be in no log."""
+        known = [self._keys[1], (self.directory / "secret").read_text()]
+        if self._backends is not None:
+            urls = [*self._backends.postgres, self._backends.redis, self._backends.amqp]
+            known += [password for url in urls if (password := urlsplit(url).password)]
+        return known
+
     def data(self, node: str) -> Path:
         return self.directory / "nodes" / node
 
@@ -179,6 +197,8 @@ class Rig:
         self.links().heal()
         for name in self.names:
             self.fault_file(name).unlink(missing_ok=True)
+        if self.services is not None:
+            self.services.bring_back()
         for server in self.servers():
             server.signal(signal.SIGCONT)
             server.start()
@@ -238,7 +258,9 @@ class Rig:
     def _open_backends(self) -> Backends | None:
         if self.services is None:
             return None
-        return self._cleanup.enter_context(self.services.isolated())
+        isolated = self._cleanup.enter_context(self.services.isolated())
+        self._cleanup.callback(self.services.bring_back)  # before what was isolated is removed
+        return isolated
 
     def _write_settings(self, backends: Backends | None) -> None:
         proxied = {name: listening for name, (listening, _) in self._listening.items()}

@@ -8,7 +8,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ from tests.chaos.history import Fault as Done
 from tests.chaos.history import History, Outcome
 from tests.chaos.judge import judge
 from tests.chaos.rig import Rig, save
-from tests.chaos.server import run_for
+from tests.chaos.server import Server, run_for
 from tests.support.services import Services
 from tests.support.wait import wait_until
 
@@ -65,6 +65,7 @@ def run(plan: Plan, *, services: Services | None = None, say: Callable[[str], No
         wrong = _heal(scene, load, say) + scene.wrong + rig.surprises()
         wrong += judge(load.history, load.keys)
         wrong += _look_at_disks(scene)
+        wrong += told_secrets(rig.servers(), rig.secrets())
         if wrong:
             raise AssertionError("\n\n".join(wrong))
     except BaseException as error:
@@ -151,16 +152,13 @@ def _heal(scene: Scene, load: Load, say: Callable[[str], None]) -> list[str]:
 
 
 def _look_at_disks(scene: Scene) -> list[str]:
-    rig = scene.rig
-    if rig.services is not None:
-        return []
-    data = {name: rig.data(name) for name in rig.names}
+    rig, disks = scene.rig, scene.rig.disks()
     try:
         wait_until(
-            lambda: not missing_copies(data, scene.damaged), COPIES_S, "three copies", poll=0.5
+            lambda: not missing_copies(disks, scene.damaged), COPIES_S, "three copies", poll=0.5
         )
     except AssertionError:
-        return ["copies are missing: " + "; ".join(missing_copies(data, scene.damaged)[:5])]
+        return ["copies are missing: " + "; ".join(missing_copies(disks, scene.damaged)[:5])]
     rig.wait_healthy()
     status = rig.gateway.stop()
     wrong = [f"the gateway ended with status {status} after SIGTERM"] if status else []
@@ -171,7 +169,17 @@ def _look_at_disks(scene: Scene) -> list[str]:
             server.signal(number)
     for server in rig.nodes.values():
         server.kill()
-    return wrong + compare(data)
+    return wrong + compare(disks)
+
+
+def told_secrets(servers: Iterable[Server], secrets: Sequence[str]) -> list[str]:
+    """Logs that hold a secret, or the signature of a request."""
+    forbidden = [*(text.encode() for text in secrets), b"Signature="]
+    return [
+        f"the log of {server.name} holds a secret"
+        for server in servers
+        if any(secret in server.log.read_bytes() for secret in forbidden)
+    ]
 
 
 def _keep(directory: Path, load: Load | None) -> Path:

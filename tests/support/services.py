@@ -6,6 +6,7 @@ the last session to end stops servers that were started by a session (`owner` "p
 
 import fcntl
 import os
+import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -17,11 +18,14 @@ from typing import IO
 import msgspec
 import redis
 
+from tests.support.procs import Proc, family, seen
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "services"
 OWNER = "pytest"
 COMMAND_SECONDS = 120
 POSTGRES_NAMES = ("postgres-1", "postgres-2", "postgres-3")
+SERVER_NAMES = (*POSTGRES_NAMES, "redis", "rabbitmq")
 
 
 class Backends(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,8 +36,14 @@ class Backends(msgspec.Struct, frozen=True, kw_only=True):
     amqp: str
 
 
+class _Process(msgspec.Struct, frozen=True, kw_only=True):
+    pid: int
+    started: int
+
+
 class _Recorded(Backends, frozen=True, kw_only=True):
     owner: str
+    processes: dict[str, _Process] = {}
 
 
 def services_directory() -> Path:
@@ -87,6 +97,32 @@ class Services:
     def restart(self, name: str) -> None:
         """Stop in order, then start."""
         run_script(self.directory, "restart", name)
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP to one server and all its processes: its connections stay, nothing answers."""
+        paused: set[Proc] = set()
+        while more := self._processes(name) - paused:  # a child that was born meanwhile
+            for member in more:
+                member.signal(signal.SIGSTOP)
+            paused |= more
+
+    def resume(self, name: str) -> None:
+        """SIGCONT to all of them; nothing happens to a server that runs or is stopped."""
+        for member in self._processes(name):
+            member.signal(signal.SIGCONT)
+
+    def _processes(self, name: str) -> set[Proc]:
+        recorded = msgspec.json.decode(self.file.read_bytes(), type=_Recorded).processes.get(name)
+        if recorded is None:
+            return set()
+        root = Proc(pid=recorded.pid, started=str(recorded.started))
+        return family(root.pid) if root in seen([root.pid]) else set()
+
+    def bring_back(self) -> None:
+        """Whatever a test left paused or stopped runs again."""
+        for name in SERVER_NAMES:
+            self.resume(name)
+        self.start_all()
 
     def start_all(self) -> None:
         """Start whatever a test left stopped."""
