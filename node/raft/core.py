@@ -25,7 +25,7 @@ Invariants (checked here; the simulator checks them across nodes):
 - only durable, committed entries are applied;
 - while it has heard a leader within election_timeout_min no node raises anybody's term, unless that
   leader asked for it (transfer). A restarted node has forgotten whether it promised a lease, so it
-  acts as if it had.
+  acts as if it had, unless its disk has no term; so the first promise waits for the term's write.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class RaftCore(CoreView):
         self._config = config
         self._rng = rng
         self._votes: dict[str, bool] = {}
-        fresh = state.hard_state.term == 0
-        self._heard_leader_ms = _NEVER_MS if fresh else now_ms
+        self._is_new = state.hard_state.term == 0  # by its disk: it has promised nothing
+        self._heard_leader_ms = _NEVER_MS if self._is_new else now_ms
         self._election_at_ms = 0
         self._transferred = False  # this candidacy was asked for by the leader
         self._forwarded_reads: set[int] = set()
@@ -173,6 +173,7 @@ class RaftCore(CoreView):
     def persisted(self, seq: int) -> None:
         """All writes up to `seq` are durable."""
         vote_is_durable = self._outlet.persisted(seq)
+        self._is_new = self._is_new and not vote_is_durable
         if vote_is_durable and self.role is Role.CANDIDATE:
             self._votes[self._node.node_id] = True  # our own vote counts once it cannot be lost
             self._poll_votes()
@@ -440,7 +441,10 @@ class RaftCore(CoreView):
             self._log.commit_to(min(body.commit, self._log.last_index))
         node = self._node
         reply = HeartbeatReply(term=node.term, round=body.round, sent_at_ms=body.sent_at_ms)
-        node.send(sender, reply)  # promises time, not disk: needs no write before it
+        if self._is_new:  # after a restart it would not know that it has promised something
+            node.send_after_persist(sender, reply)
+        else:
+            node.send(sender, reply)  # promises time, not disk: needs no write before it
 
     def _on_install_snapshot(self, sender: str, body: InstallSnapshot) -> None:
         self._follow(sender)

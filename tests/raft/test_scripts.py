@@ -7,14 +7,17 @@ commit it. The commands are the methods of `Script` whose names start with `do_`
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from astra import wire
 from astra.errors import AstraError
 from astra.wire import Membership
 from node.raft.config import RaftConfig
-from tests.support.raftbench import Bench
+from tests.support.raftbench import Bench, read_entries
 
 TESTDATA = Path(__file__).parent / "testdata"
 REWRITE = os.environ.get("ASTRA_RAFT_REWRITE") == "1"
@@ -38,13 +41,18 @@ class Script:
         return "\n".join(self.bench.trace) or "ok"
 
     def do_nodes(self, arguments: list[str], options: dict[str, str]) -> None:
-        """nodes 1 2 3 [learners=4,5] [spare=6] [pre_vote=no] [any number of RaftConfig=N]"""
+        """nodes 1 2 3 [learners=4,5] [spare=6] [any setting of RaftConfig=VALUE]"""
         learners = options.pop("learners", "").split(",") if "learners" in options else []
         spare = options.pop("spare", "").split(",") if "spare" in options else []
-        numbers = {key: int(value) for key, value in options.items() if value.isdigit()}
-        config = RaftConfig(pre_vote=options.get("pre_vote") != "no", **numbers)  # type: ignore[arg-type]  # numeric settings only
+        config = RaftConfig(**read_values(options))
         self.bench = Bench(arguments, learners=[*learners, *spare], config=config)
         self.bench.membership = Membership(voters=tuple(arguments), learners=tuple(learners))
+
+    def do_config(self, arguments: list[str], options: dict[str, str]) -> None:
+        """config 3 pre_vote=no: the settings of this node differ; before its start"""
+        for node_id in arguments:
+            node = self.bench[node_id]
+            node.config = replace(node.config, **read_values(options))
 
     def do_start(self, arguments: list[str], options: dict[str, str]) -> None:
         """start 1 2 [log=1,1,2] [term=3]: loads the nodes with one entry per term"""
@@ -114,6 +122,26 @@ class Script:
     def do_deliver(self, arguments: list[str], _: dict[str, str]) -> None:
         self.bench.deliver(*arguments)
 
+    def do_copy(self, arguments: list[str], _: dict[str, str]) -> None:
+        """copy 1 2: remembers what waits from 1 to 2; see late"""
+        self.bench.copy(*arguments)
+
+    def do_drop(self, arguments: list[str], _: dict[str, str]) -> None:
+        """drop 1 2: what waits from 1 to 2 is lost"""
+        self.bench.drop(*arguments)
+
+    def do_late(self, arguments: list[str], _: dict[str, str]) -> None:
+        """late 1 2: everything that was copied arrives, once more"""
+        self.bench.late(*arguments)
+
+    def do_send(self, arguments: list[str], options: dict[str, str]) -> None:
+        """send 2 1 VoteReply term=1 granted=yes: a message of the script's own making"""
+        sender, to, kind = arguments
+        values = read_values(options)
+        if "entries" in options:
+            values["entries"] = read_entries(options["entries"])
+        self.bench.send(sender, to, getattr(wire, kind)(**values))
+
     def do_stabilize(self, _: list[str], __: dict[str, str]) -> None:
         self.bench.stabilize()
 
@@ -143,6 +171,14 @@ class Script:
     def do_install(self, arguments: list[str], _: dict[str, str]) -> None:
         self.bench.install_snapshot(arguments[0])
 
+    def do_interrupt(self, arguments: list[str], _: dict[str, str]) -> None:
+        """interrupt 3: the snapshot that 3 fetches breaks off before anything was replaced"""
+        self.bench.interrupt_snapshot(arguments[0])
+
+    def do_forget(self, arguments: list[str], _: dict[str, str]) -> None:
+        """forget 3 2: a crash would leave only so many entries applied; see restart"""
+        del self.bench[arguments[0]].applied[int(arguments[1]) :]
+
     def do_log(self, arguments: list[str], _: dict[str, str]) -> None:
         for node_id in arguments:
             node = self.bench[node_id]
@@ -155,15 +191,24 @@ class Script:
     def do_status(self, arguments: list[str], _: dict[str, str]) -> None:
         for node_id in arguments:
             status = self.bench[node_id].raft.status()
+            transfer = self.bench[node_id].raft.transfer_to
             self.bench.trace.append(
                 f"{node_id}: {status.role} term={status.term} leader={status.leader}"
                 f" commit={status.commit} voters={','.join(status.membership.voters)}"
                 f" learners={','.join(status.membership.learners)}"
+                + (f" transfer={transfer}" if transfer is not None else "")
             )
             for peer, each in status.peers.items():
                 self.bench.trace.append(
                     f"  {peer}: {each.state} match={each.match} next={each.next}"
                 )
+
+
+def read_values(options: dict[str, str]) -> dict[str, Any]:
+    """Numbers, and yes or no."""
+    flags = {"yes": True, "no": False}
+    values: dict[str, Any] = {key: flags[text] for key, text in options.items() if text in flags}
+    return values | {key: int(text) for key, text in options.items() if text.isdigit()}
 
 
 def parse(text: str) -> list[tuple[str, str, str]]:

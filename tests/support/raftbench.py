@@ -87,6 +87,7 @@ class Bench:
         self.now_ms = 0
         self.membership = Membership(voters=tuple(voters), learners=tuple(learners))
         self.messages: list[RaftMessage] = []
+        self.copies: list[RaftMessage] = []
         self.cut: set[tuple[str, str]] = set()
         self.trace: list[str] = []
         self.nodes = {each: BenchNode(each, self.config) for each in [*voters, *learners]}
@@ -189,6 +190,23 @@ class Bench:
                 core.step(message)
         return bool(batch)
 
+    def _waiting(self, sender: str, to: str) -> list[RaftMessage]:
+        return [each for each in self.messages if (each.sender, each.to) == (sender, to)]
+
+    def copy(self, sender: str, to: str) -> None:
+        """Remembers what waits."""
+        self.copies += self._waiting(sender, to)
+
+    def drop(self, sender: str, to: str) -> None:
+        lost = self._waiting(sender, to)
+        self.messages = [each for each in self.messages if each not in lost]
+
+    def late(self, sender: str, to: str) -> None:
+        """What was copied arrives, once more."""
+        for message in self.copies:
+            if (message.sender, message.to) == (sender, to):
+                self.send(sender, to, message.body)
+
     def stabilize(self) -> None:
         """Until nothing moves."""
         for _ in range(1000):
@@ -207,8 +225,10 @@ class Bench:
 
     def send(self, sender: str, to: str, body: RaftMessageBody) -> None:
         """Delivers a message of the test's own making."""
+        message = RaftMessage(sender=sender, to=to, body=body)
+        self.trace.append("recv  " + show_message(message))
         self.nodes[to].raft.observe(self.now_ms)
-        self.nodes[to].raft.step(RaftMessage(sender=sender, to=to, body=body))
+        self.nodes[to].raft.step(message)
 
     # --- time and faults -------------------------------------------------------------------
 
@@ -257,6 +277,15 @@ class Bench:
         node.offer = None
         node.raft.snapshot_installed(mark)
 
+    def interrupt_snapshot(self, node_id: str) -> None:
+        """The fetch breaks off after its note, before anything was replaced."""
+        node = self.nodes[node_id]
+        assert node.offer is not None
+        source = self.nodes[node.offer.leader].raft
+        node.disk.prepare_install(source.mark_at(source.applied_index))
+        node.offer = None
+        node.raft.snapshot_failed()
+
     def compact(self, node_id: str, index: int) -> None:
         node = self.nodes[node_id]
         mark = node.raft.mark_at(index)
@@ -301,6 +330,16 @@ def show_entries(entries: Sequence[Entry]) -> str:
                 what = entry.data.decode()
         shown.append(f"{entry.index}/{entry.term}:{what}")
     return "[" + " ".join(shown) + "]"
+
+
+def read_entries(text: str) -> tuple[Entry, ...]:
+    """The other way round, of commands: 2/1:a,3/1:b"""
+    found = []
+    for each in text.split(","):
+        place, data = each.split(":")
+        index, term = place.split("/")
+        found.append(Entry(int(index), int(term), EntryKind.COMMAND, data.encode()))
+    return tuple(found)
 
 
 def show_write(write: LogWrite) -> str:
