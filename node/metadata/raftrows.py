@@ -61,7 +61,6 @@ class RaftMeta(msgspec.Struct, frozen=True, kw_only=True):
         hard_state = HardState(term=old.term, voted_for=old.voted_for, commit=commit)
         return RaftMeta(hard_state=hard_state, mark=mark, note=None)
 
-
     def settled(self, applied_index: int, term_at_note: int | None) -> RaftMeta:
         """At start: without a note, and with another mark when the log is to be dropped."""
         note = self.note
