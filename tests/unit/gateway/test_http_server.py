@@ -172,7 +172,10 @@ def test_a_client_that_takes_no_bytes_is_dropped_by_the_kernel() -> None:
     if not hasattr(socket, "TCP_USER_TIMEOUT"):
         pytest.skip("this system has no TCP_USER_TIMEOUT")
     port = free_port()
-    with open_listener("127.0.0.1", port) as listening:
-        with socket.create_connection(("127.0.0.1", port)), listening.accept()[0] as accepted:
-            found = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    with (
+        open_listener("127.0.0.1", port) as listening,
+        socket.create_connection(("127.0.0.1", port)),
+        listening.accept()[0] as accepted,
+    ):
+        found = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
     assert found == SEND_STALL_MS_MAX
