@@ -23,6 +23,7 @@ from astra.errors import ConfigError, ForeignDirectory
 MARKER: Final = "astra-node.json"
 _LOCK: Final = "lock"
 _FORMAT: Final = 1
+_MARKER_BYTES_MAX: Final = 4096
 
 
 class _Marker(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,10 +79,8 @@ class DataDirectory:
             if self.database.exists():
                 raise ForeignDirectory(f"{self.path} holds a database but no {MARKER}: not ours")
             return True
-        try:
-            found = msgspec.json.decode(marker.read_bytes(), type=_Marker)
-        except UNREADABLE as error:
-            raise ForeignDirectory(f"{marker} cannot be read: {error}") from error
+        with marker.open("rb") as file:
+            found = _decode_marker(file.read(_MARKER_BYTES_MAX))
         if found != self._owner:
             raise ForeignDirectory(
                 f"{self.path} belongs to node {found.node_id} of cluster {found.cluster_id}"
@@ -89,6 +88,14 @@ class DataDirectory:
                 f" of {self._owner.cluster_id}"
             )
         return False
+
+
+def _decode_marker(data: bytes) -> _Marker:
+    """Raises ForeignDirectory."""
+    try:
+        return msgspec.json.decode(data, type=_Marker)
+    except UNREADABLE as error:
+        raise ForeignDirectory(f"the file {MARKER} cannot be read: {error}") from error
 
 
 def _write_durably(path: Path, data: bytes) -> None:

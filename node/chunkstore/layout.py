@@ -23,6 +23,7 @@ from typing import Final
 
 import msgspec
 
+from astra.decoding import UNREADABLE
 from astra.errors import ForeignDirectory, UnknownFormat
 from node.chunkstore.disk import Disk, sync_directory, sync_new_file, translated, write_all
 from node.chunkstore.format import is_blob_id, listing_order
@@ -137,7 +138,7 @@ def _decode_marker(data: bytes) -> Marker:
         if version != LAYOUT_VERSION:
             raise UnknownFormat(f"chunk directory layout {version}; known is {LAYOUT_VERSION}")
         return msgspec.json.decode(data, type=Marker)
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
+    except (*UNREADABLE, KeyError) as error:
         raise ForeignDirectory(f"the {MARKER} file is damaged") from error
 
 

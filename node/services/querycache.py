@@ -1,14 +1,18 @@
 """HEAD and LIST answers that can be given without the store, and when they may be believed.
 
 An entry says at which applied index it was filled and on which access state it was allowed. It
-counts while (1) its key carries the present term, so this very process filled it as the leader,
-(2) the witness knows no later change of what it shows, and (3) the asker decided on the same
-access state, which (2) says is still the present one. Anything else is a miss. Nothing that
-Redis may lose, delay or resurrect can make an answer stale.
+counts while (1) its key carries the present term and it bears the seal of this process for this
+key, so this very process filled it as the leader, (2) the witness knows no later change of what it
+shows, and (3) the asker decided on the same access state, which (2) says is still the present one.
+Anything else is a miss. Nothing that Redis may lose, delay or resurrect can make an answer stale,
+and nothing that it damages, mixes up or is given by others is ever an answer.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import os
 from typing import Final
 
 import msgspec
@@ -24,6 +28,7 @@ Query = Locate | ListObjects | ListVersions
 Answer = Located | ObjectPage | VersionPage
 
 _NO_EPOCHS: Final = Epochs()
+_SEAL_BYTES: Final = 16
 _log = get_logger("query")
 
 
@@ -45,18 +50,23 @@ class QueryCache:
         self._witness = witness
         self._cluster = cluster_id.encode()
         self._last_term = 0
+        self._secret = os.urandom(32)  # known to nobody: no entry outlives the process
 
     async def find(self, query: Query, term: int) -> Answer | None:
         """A believable answer, or None."""
         if not is_cacheable(query):
             return None
-        raw = await self._cache.get(self._key(query, term))
+        key = self._key(query, term)
+        raw = await self._cache.get(key)
         if raw is None:
             return None
-        try:
-            entry = _decoder.decode(raw)
-        except UNREADABLE:
+        data = memoryview(raw)[_SEAL_BYTES:]
+        if not hmac.compare_digest(self._seal(key, data), raw[:_SEAL_BYTES]):
             _log.warning("the cache held something that is not ours")
+            return None
+        try:
+            entry = _decoder.decode(data)
+        except UNREADABLE:
             return None
         # Judged after the wait: a change in between counts.
         if entry.index < self._last_change(query) or entry.epochs != query.epochs:
@@ -68,8 +78,9 @@ class QueryCache:
         epochs."""
         self._last_term = term
         if is_cacheable(query) and index >= self._last_change(query):
-            entry = _Entry(index, query.epochs, answer)
-            await self._cache.put(self._key(query, term), _encoder.encode(entry))
+            key = self._key(query, term)
+            data = _encoder.encode(_Entry(index, query.epochs, answer))
+            await self._cache.put(key, self._seal(key, data) + data)
 
     async def invalidate(self, command: Command) -> None:
         """Frees the HEAD answers of the keys that `command` changed."""
@@ -83,6 +94,11 @@ class QueryCache:
                 return
         bucket = command.bucket
         await self._cache.delete([self._head_key(bucket, key, self._last_term) for key in keys])
+
+    def _seal(self, key: bytes, data: bytes | memoryview) -> bytes:
+        seal = hashlib.blake2b(join_key(key), key=self._secret, digest_size=_SEAL_BYTES)
+        seal.update(data)
+        return seal.digest()
 
     def _last_change(self, query: Query) -> int:
         if isinstance(query, Locate):

@@ -1,5 +1,6 @@
 """A data directory belongs to one node of one cluster, and to one process."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,17 @@ def test_database_without_a_marker_is_refused(tmp_path: Path) -> None:
         claim(tmp_path)
 
 
-def test_damaged_marker_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"{", b"", b"[" * 4000, b"\xff"])
+def test_damaged_marker_is_refused(tmp_path: Path, content: bytes) -> None:
     claim(tmp_path)
-    (tmp_path / MARKER).write_bytes(b"{")
+    (tmp_path / MARKER).write_bytes(content)
+    with pytest.raises(ForeignDirectory):
+        claim(tmp_path)
+
+
+def test_marker_without_an_end_is_refused_unread(tmp_path: Path) -> None:
+    claim(tmp_path)
+    os.truncate(tmp_path / MARKER, 1 << 40)  # sparse: nobody's memory
     with pytest.raises(ForeignDirectory):
         claim(tmp_path)
 

@@ -248,6 +248,8 @@ def test_second_process_on_a_directory_is_refused(bench: DiskBench) -> None:
         (b"", ForeignDirectory),
         (b"[1]", ForeignDirectory),
         (b"\xff\xfe", ForeignDirectory),
+        (b"[" * 4000, ForeignDirectory),
+        (b'{"layout": 1, "node_id": ' + b"[" * 4000, ForeignDirectory),
         (b'{"layout": 1}', ForeignDirectory),
         (b'{"layout": 2, "new": true}', UnknownFormat),
     ],

@@ -134,6 +134,40 @@ async def test_find_damaged_entry_is_a_miss() -> None:
     assert await cache.find(HEAD, TERM) is None
 
 
+async def test_find_entry_with_any_flipped_bit_is_a_miss() -> None:
+    """What a broken or lying cache gives is never an answer."""
+    cache, _, memory = make()
+    await cache.fill(HEAD, TERM, index=10, answer=version(1))
+    ((key, entry),) = list(memory._entries.items())
+    for bit in range(len(entry) * 8):
+        flipped = bytearray(entry)
+        flipped[bit // 8] ^= 1 << bit % 8
+        await memory.put(key, bytes(flipped))
+        assert await cache.find(HEAD, TERM) is None
+    await memory.put(key, entry)
+    assert await cache.find(HEAD, TERM) == version(1)
+
+
+async def test_find_entry_of_another_key_is_a_miss() -> None:
+    cache, _, memory = make()
+    other = Locate(bucket="b", key=b"other", epochs=EPOCHS)
+    await cache.fill(HEAD, TERM, index=10, answer=version(1))
+    await cache.fill(other, TERM, index=10, answer=version(2))
+    (key, entry), (other_key, other_entry) = list(memory._entries.items())
+    await memory.put(key, other_entry)
+    await memory.put(other_key, entry)
+    assert await cache.find(HEAD, TERM) is None
+    assert await cache.find(other, TERM) is None
+
+
+async def test_find_entry_that_another_process_made_is_a_miss() -> None:
+    """Who may write to Redis could know every key, and the format of every entry."""
+    memory = MemoryCache(1 << 20)
+    mine, other = QueryCache(memory, Witness(), "c"), QueryCache(memory, Witness(), "c")
+    await other.fill(HEAD, TERM, index=10**9, answer=version(1))
+    assert await mine.find(HEAD, TERM) is None
+
+
 async def test_list_after_a_write_of_any_key_is_a_miss() -> None:
     cache, witness, _ = make()
     page = ObjectPage(objects=(), prefixes=(b"p/",))
