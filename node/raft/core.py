@@ -146,7 +146,8 @@ class RaftCore(CoreView):
 
     def read_index(self, context: int) -> None:
         """A ReadState with this context will follow, unless messages are lost: then ask again.
-        `context` is unique among the reads under way. Raises NotLeader, Overloaded."""
+        `context` was never used by this node before, not even in an earlier life: answers may
+        be late, and an old one names an old index. Raises NotLeader, Overloaded."""
         node = self._node
         if self._leadership is not None:
             self._leadership.request_read(Read(node.node_id, context))
@@ -158,8 +159,13 @@ class RaftCore(CoreView):
         self._forwarded_reads.add(context)
         node.send(self.leader_id, ReadIndexRequest(term=node.term, context=context))
 
+    def forget_read(self, context: int) -> None:
+        """Nobody waits for it any more: its question, or the answer, may be lost."""
+        self._forwarded_reads.discard(context)
+
     def campaign(self) -> None:
-        """Starts an election now, for operators and tests. No effect on a leader."""
+        """Starts an election now, whatever was promised to a leader that is heard: for tests. No
+        effect on a leader."""
         if self._leadership is None and self._may_campaign():
             self._campaign(pre=self._config.pre_vote)
 
@@ -194,6 +200,8 @@ class RaftCore(CoreView):
         if peer != self._node.node_id:
             if self._leadership is not None:
                 self._leadership.entries_loaded(peer, from_index, entries)
+        elif self._installing is not None:
+            self._outlet.forget_loaded()  # the log is being replaced; if that fails we ask again
         else:
             self._outlet.entries_loaded(from_index, entries)
 

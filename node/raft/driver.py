@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
+from typing import Final
 
 from astra.errors import (
     AstraError,
@@ -52,6 +53,7 @@ __all__ = ["Apply", "RaftDriver", "Send", "Snapshots"]
 INBOX_MAX = 16_384
 PROPOSALS_MAX = 16_384
 MESSAGES_PER_TURN_MAX = 1024
+_CONTEXTS: Final = 1 << 62
 
 
 class RaftDriver(DriverView):
@@ -97,7 +99,7 @@ class RaftDriver(DriverView):
         self._inbox: deque[RaftMessage] = deque()
         self._proposals: deque[tuple[bytes | Membership, Result]] = deque()
         self._waiting = ProposalWaiters()
-        self._reads = ReadWaiters()
+        self._reads = ReadWaiters(rng.randrange(0, _CONTEXTS))
         self._applied = AppliedWaiters()
         self._writes: list[LogWrite] = []
         self._after_persist: list[RaftMessage] = []
@@ -231,7 +233,8 @@ class RaftDriver(DriverView):
             now_ms = self._clock.monotonic_ms()
             core.tick(now_ms)
             if core.role is not Role.LEADER:
-                self._reads.ask_again(now_ms - 4 * self._config.heartbeat_ms)
+                for context in self._reads.ask_again(now_ms - 4 * self._config.heartbeat_ms):
+                    core.forget_read(context)
         while self._proposals:
             self._propose_next(core)
         self._ask_reads(core)
@@ -361,6 +364,8 @@ class RaftDriver(DriverView):
             async with self._storage_lock:
                 await self._storage.install(mark)
             core.snapshot_installed(mark)
+            overtaken = OutcomeUnknown("a snapshot came before the result")
+            self._waiting.give_up(-1, overtaken)
             self._applied.applied_to(mark.index)
         self._wake()
 

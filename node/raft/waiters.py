@@ -71,10 +71,12 @@ class ReadBatch:
 class ReadWaiters:
     """Reads that wait for a round to be confirmed."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_context: int) -> None:
+        """`first_context` differs in every life of the node: late answers to an earlier one must
+        not be taken for those to this one."""
         self.next_batch: ReadBatch | None = None
         self._asked: dict[int, ReadBatch] = {}
-        self._context = 0
+        self._context = first_context
 
     def join(self) -> Index:
         future: Index = asyncio.get_running_loop().create_future()
@@ -113,12 +115,12 @@ class ReadWaiters:
         for waiter in batch.waiters if batch is not None else ():
             refuse(waiter, error)
 
-    def ask_again(self, asked_before_ms: int) -> None:
-        """The question or its answer may be lost."""
-        for context, batch in list(self._asked.items()):
-            if batch.asked_ms < asked_before_ms:
-                del self._asked[context]
-                self.rejoin(batch.waiters)
+    def ask_again(self, asked_before_ms: int) -> list[int]:
+        """The question or its answer may be lost: the contexts that are given up."""
+        late = [each for each, batch in self._asked.items() if batch.asked_ms < asked_before_ms]
+        for context in late:
+            self.rejoin(self._asked.pop(context).waiters)
+        return late
 
     def give_up(self, error: Exception) -> None:
         for context in list(self._asked):

@@ -32,6 +32,7 @@ from node.raft.memory import MemoryLog
 from node.raft.types import HardState, LogWrite, Ready, SnapshotOffer
 
 TAIL_BYTES_MAX = 1 << 20
+PLAIN = RaftConfig(pre_vote=False)
 
 
 class LowestRng:
@@ -316,6 +317,23 @@ class Bench:
             self.trace.append(
                 f"{name}: fetch snapshot {mark.index}/{mark.term} from {ready.snapshot.leader}"
             )
+
+
+def led(count: int = 3, config: RaftConfig = PLAIN) -> Bench:
+    """`a` leads term 1; its no-op is committed."""
+    bench = Bench([chr(ord("a") + number) for number in range(count)], config=config)
+    bench.start_all()
+    bench.elect("a")
+    return bench
+
+
+def appends(bench: Bench, node_id: str = "a") -> dict[str, list[Append]]:
+    """The Appends that it sends now, by receiver; removed from the network."""
+    found: dict[str, list[Append]] = {}
+    for message in bench.take_messages(node_id):
+        if isinstance(message.body, Append):
+            found.setdefault(message.to, []).append(message.body)
+    return found
 
 
 def show_entries(entries: Sequence[Entry]) -> str:

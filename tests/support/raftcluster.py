@@ -46,6 +46,7 @@ class Peer:
         self.node_id = node_id
         self.config = config
         self.clock = MonotonicClock()
+        self.rng = random.Random(node_id)
         self.storage = MemoryStorage(MemoryLog())
         self.state: list[Entry] = []
         self.fatal: list[BaseException] = []
@@ -62,7 +63,7 @@ class Peer:
             apply=self.apply,
             snapshots=self,
             clock=self.clock,
-            rng=random.Random(self.node_id),
+            rng=self.rng,
             on_fatal=self.fatal.append,
         )
 

@@ -16,7 +16,16 @@ from astra.errors import (
     Refused,
     Unavailable,
 )
-from astra.wire import Append, EntryKind, Heartbeat, Membership, RaftMessage
+from astra.wire import (
+    Append,
+    EntryKind,
+    Heartbeat,
+    InstallSnapshot,
+    Membership,
+    RaftMessage,
+    ReadIndexReply,
+    ReadIndexRequest,
+)
 from tests.support.raftcluster import Network, eventually
 
 
@@ -190,6 +199,48 @@ async def test_read_barrier_on_cut_off_leader_is_refused() -> None:
             await old.driver.read_barrier(timeout_s=2)
 
 
+async def test_answer_to_a_read_of_an_earlier_life_is_not_taken() -> None:
+    async with Network(3) as network:
+        leader = await network.leader()
+        follower = network.followers()[0]
+        await follower.driver.read_barrier()
+        late = [each for each in network.sent if isinstance(each.body, ReadIndexReply)]
+        await follower.restart()
+        await leader.driver.propose(b"newer than the answer")
+        await eventually(lambda: follower.driver.leader == leader.node_id)
+        network.cut.add((follower.node_id, leader.node_id))
+        network.sent.clear()
+        barrier = asyncio.create_task(follower.driver.read_barrier())
+        await eventually(
+            lambda: any(isinstance(each.body, ReadIndexRequest) for each in network.sent)
+        )
+        for message in late:
+            follower.driver.receive(message)
+        await eventually(lambda: not follower.driver._inbox)
+        assert late
+        assert not barrier.done()
+        network.cut.clear()
+        assert await barrier >= leader.driver.commit_index
+
+
+async def test_reads_that_are_asked_again_leave_nothing_behind() -> None:
+    async with Network(3) as network:
+        leader = await network.leader()
+        follower = network.followers()[0]
+        await eventually(lambda: follower.driver.leader == leader.node_id)
+        network.cut.add((follower.node_id, leader.node_id))
+        barrier = asyncio.create_task(follower.driver.read_barrier())
+
+        def asked() -> int:
+            return sum(isinstance(each.body, ReadIndexRequest) for each in network.sent)
+
+        await eventually(lambda: asked() >= 3)
+        assert follower.driver._core is not None
+        assert len(follower.driver._core._forwarded_reads) == 1
+        network.cut.clear()
+        await barrier
+
+
 async def test_read_barrier_waits_for_apply() -> None:
     async with Network(1) as network:
         leader = await network.leader()
@@ -314,6 +365,30 @@ async def test_lagging_follower_is_served_by_snapshot_after_compaction() -> None
         await eventually(lambda: bool(slow.state) and slow.state[-1].data == b"last")
         assert slow.state == leader.state
         assert slow.driver.status().first_index > 1
+
+
+async def test_proposal_that_a_snapshot_overtakes_is_unknown_at_once() -> None:
+    """Committed, not applied here: the state that replaces ours has it, but not its result."""
+    async with Network(3) as network:
+        old = await network.leader()
+        old.apply_gate.clear()
+        under_way = asyncio.create_task(old.driver.propose(b"a"))
+        await eventually(lambda: old.driver.commit_index == 2)
+        overtaken = asyncio.create_task(old.driver.propose(b"b"))
+        await eventually(lambda: old.driver.commit_index == 3)
+        network.isolate(old.node_id)
+        new = await network.leader(other_than=old.node_id)
+        await asyncio.gather(*(new.driver.propose(b"%d" % number) for number in range(5)))
+        await new.driver.compact(new.driver.applied_index)
+        network.cut.clear()
+        await eventually(lambda: any(isinstance(m.body, InstallSnapshot) for m in network.sent))
+        await new.driver.read_barrier()
+        old.apply_gate.set()
+        assert await under_way == b"A"
+        with pytest.raises(OutcomeUnknown):
+            async with asyncio.timeout(2):
+                await overtaken
+        await eventually(lambda: old.state == new.state)
 
 
 async def test_membership_change_under_load_then_the_removed_node_is_quiet() -> None:

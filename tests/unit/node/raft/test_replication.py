@@ -1,4 +1,4 @@
-"""Replication, commitment, reads, snapshots, membership: sections 5.3, 5.4, 6, 7 and 8."""
+"""Replication, commitment, reads, membership: sections 5.3, 5.4, 6 and 8."""
 
 from __future__ import annotations
 
@@ -12,31 +12,12 @@ from astra.wire import (
     EntryKind,
     Heartbeat,
     HeartbeatReply,
-    InstallSnapshot,
     Membership,
     RaftMessage,
 )
 from node.raft.config import RaftConfig
 from node.raft.types import Role
-from tests.support.raftbench import Bench
-
-PLAIN = RaftConfig(pre_vote=False)
-
-
-def led(count: int = 3, config: RaftConfig = PLAIN) -> Bench:
-    """`a` leads term 1; its no-op is committed."""
-    bench = Bench([chr(ord("a") + number) for number in range(count)], config=config)
-    bench.start_all()
-    bench.elect("a")
-    return bench
-
-
-def appends(bench: Bench, node_id: str = "a") -> dict[str, list[Append]]:
-    found: dict[str, list[Append]] = {}
-    for message in bench.take_messages(node_id):
-        if isinstance(message.body, Append):
-            found.setdefault(message.to, []).append(message.body)
-    return found
+from tests.support.raftbench import PLAIN, Bench, appends, led
 
 
 def test_proposal_goes_to_all_followers_in_parallel() -> None:
@@ -322,90 +303,6 @@ def test_answer_from_the_future_extends_no_lease() -> None:
     core = bench["a"].raft
     bench.send("b", "a", HeartbeatReply(term=1, round=0, sent_at_ms=bench.now_ms + 10_000))
     assert not core.lease_valid(bench.now_ms)
-
-
-# --- snapshots -----------------------------------------------------------------------------
-
-
-def with_compacted_leader() -> Bench:
-    """`c` has only the no-op; `a` and `b` have 11 entries, and `a` dropped the first 10."""
-    bench = led()
-    bench.isolate("c")
-    for _ in range(10):
-        bench["a"].raft.propose(b"x")
-    bench.stabilize()
-    bench.compact("a", 10)
-    bench.cut.clear()
-    return bench
-
-
-def test_follower_behind_the_first_entry_gets_a_snapshot_and_then_the_log() -> None:
-    bench = with_compacted_leader()
-    bench.beat("a", 3)
-    assert bench["a"].raft.status().peers["c"].state == "snapshot"
-    bench["a"].raft.propose(b"meanwhile")
-    assert "c" not in appends(bench)
-    bench.install_snapshot("c")
-    bench.beat("a", 3)
-    assert bench["c"].applied == bench["a"].applied
-    assert bench["a"].raft.status().peers["c"].state == "replicate"
-
-
-def test_silent_follower_gets_no_snapshot() -> None:
-    bench = with_compacted_leader()
-    bench.isolate("c")
-    for _ in range(30):
-        bench.beat("a")
-    assert not any(line.startswith("send  a->c InstallSnapshot") for line in bench.trace)
-
-
-def test_failed_snapshot_is_offered_again() -> None:
-    bench = with_compacted_leader()
-    bench.beat("a", 3)
-    bench["c"].raft.snapshot_failed()
-    bench["c"].offer = None
-    for _ in range(40):
-        bench.beat("a")
-    assert bench["c"].offer is not None
-    bench.install_snapshot("c")
-    bench.beat("a", 3)
-    assert bench["c"].raft.commit_index == 11
-
-
-def test_old_snapshot_is_answered_with_what_is_committed() -> None:
-    bench = led()
-    bench["a"].raft.propose(b"x")
-    bench.stabilize()
-    body = InstallSnapshot(
-        term=1, index=1, snapshot_term=1, membership=Membership(voters=("a", "b", "c"))
-    )
-    bench.send("a", "b", body)
-    assert [m.body for m in bench.take_messages("b")] == [
-        AppendReply(term=1, accepted=True, index=2)
-    ]
-    assert bench["b"].offer is None
-
-
-def test_membership_inside_the_snapshot_wins() -> None:
-    bench = with_compacted_leader()
-    bench["a"].raft.propose_membership(Membership(voters=("a", "b"), learners=("c",)))
-    bench.stabilize()
-    bench.compact("a", 12)
-    bench.beat("a", 3)
-    bench.install_snapshot("c")
-    bench.beat("a", 3)
-    assert bench["c"].raft.membership == Membership(voters=("a", "b"), learners=("c",))
-    assert not bench["c"].raft.status().is_voter
-
-
-def test_node_that_installs_neither_campaigns_nor_appends() -> None:
-    bench = with_compacted_leader()
-    bench.beat("a", 3)
-    assert bench["c"].offer is not None
-    bench.advance(5000, "c")
-    assert bench["c"].raft.role is Role.FOLLOWER
-    bench.send("a", "c", Append(term=1, prev_index=1, prev_term=1, commit=1))
-    assert bench.take_messages("c") == []
 
 
 # --- membership ----------------------------------------------------------------------------
