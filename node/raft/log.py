@@ -256,6 +256,7 @@ class RaftLog:
         """All writes up to `seq` are durable."""
         while self._writes and self._writes[0].seq <= seq:
             self.stable = max(self.stable, self._writes.popleft().last_index)
+        self._trim()
 
     # --- commit and apply ------------------------------------------------------------------
 
@@ -286,10 +287,11 @@ class RaftLog:
     # --- forgetting ------------------------------------------------------------------------
 
     def _trim(self) -> None:
-        """Drops the oldest applied entries from memory, a quarter of the limit at a time."""
+        """Drops the oldest entries from memory, a quarter of the limit at a time. Those that are
+        still to be applied, too: a follower that applies slowly reads them from storage."""
         if self._memory_bytes <= self._memory_bytes_max:
             return
-        last = min(self.applied, self.stable, self._handed_out)
+        last = min(self.commit, self.stable, self._handed_out)
         first = self.memory_index
         target = self._memory_bytes_max * 3 // 4
         count = 0

@@ -203,6 +203,29 @@ def test_memory_stays_bounded_and_terms_stay_known() -> None:
     assert [log.term_at(each) for each in (1, 99, 100, 250, 499)] == [1, 1, 2, 3, 5]
 
 
+def test_memory_stays_bounded_while_apply_lags() -> None:
+    log = make_log([1], memory_bytes_max=10_000)
+    for index in range(2, 500):
+        log.append([entry(index, 1, b"x" * 100)])
+        log.take_unwritten(index)
+        log.commit_to(index)
+        log.persisted(index)
+    assert log.applied == 0
+    assert log.slice(1, 499, 1000) is None  # NeedEntries: it is read from storage
+    assert sum(len(each.data) for each in log.slice(log.memory_index, 499, 1 << 20) or ()) < 10_000
+
+
+def test_entries_that_are_not_committed_or_not_durable_stay_in_memory() -> None:
+    log = make_log([], memory_bytes_max=1000)
+    for index in range(1, 101):
+        log.append([entry(index, 1, b"x" * 100)])
+    log.take_unwritten(1)
+    log.commit_to(60)
+    assert log.memory_index == 1
+    log.persisted(1)
+    assert log.memory_index == 61
+
+
 def test_compaction_keeps_the_term_of_the_mark_and_drops_the_rest() -> None:
     log = make_log([1, 1, 2, 2])
     log.commit_to(4)
