@@ -1,4 +1,4 @@
-"""Random faults on 3 and 5 nodes; safety after every event, liveness at the end.
+"""Random faults on 1, 3, 5 and 7 nodes; safety after every event, liveness at the end.
 
 `ASTRA_SIM_SEEDS=2000` runs more; `ASTRA_SIM_FIRST=1234` starts elsewhere. A failure names its seed.
 """
@@ -17,8 +17,12 @@ FIRST_SEED = int(os.environ.get("ASTRA_SIM_FIRST", "1"))
 BATCH = 20
 
 
+def node_count_of(seed: int) -> int:
+    return {0: 7, 5: 1}.get(seed % 10, 3 if seed % 2 else 5)
+
+
 def run_seed(seed: int) -> SimCluster:
-    node_count = 3 if seed % 2 else 5
+    node_count = node_count_of(seed)
     cluster = SimCluster(seed, node_count, spare_count=1 if seed % 3 == 0 else 0)
     for step in range(cluster.rng.randrange(30, 60)):
         inject(cluster)
@@ -131,6 +135,21 @@ def test_random_faults_keep_every_promise(first: int) -> None:
     ]
     assert sum(len(each.acknowledged) for each in clusters) > BATCH
     assert sum(each.reads_confirmed for each in clusters) > BATCH
+
+
+@pytest.mark.parametrize("node_count", [1, 2, 3, 4, 5, 6, 7])
+def test_steady_loss_and_doubled_messages_stop_nobody(node_count: int) -> None:
+    cluster = SimCluster(node_count, node_count)
+    cluster.loss = cluster.duplicates = 0.1
+    cluster.delay_max = 20
+    for step in range(100):
+        load(cluster, step)
+        cluster.run(30)
+        cluster.check_leases()
+    assert len(cluster.acknowledged) > 80
+    assert cluster.reads_confirmed > 20
+    require_progress(cluster)
+    cluster.check_end()
 
 
 def test_the_same_seed_gives_the_same_history() -> None:
