@@ -43,10 +43,7 @@ class FrameConnection(asyncio.BufferedProtocol):
         self.is_open = False
         self.error: Exception | None = None
         self._transport: asyncio.Transport | None = None
-        self._buffer = bytearray(_BUFFER_SIZE)
-        self._view = memoryview(self._buffer)
-        self._start = 0
-        self._end = 0
+        self._drop_buffer()
         self._payload: bytearray | None = None  # being received directly
         self._payload_filled = 0
         self._pending: tuple[Prelude, Message] | None = None  # whose payload that is
@@ -55,6 +52,13 @@ class FrameConnection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._corked: list[Payload] = []  # written, not yet given to the transport
         self._corked_bytes = 0
+
+    def _drop_buffer(self) -> None:
+        """There is one only while there is a connection: what is left of a lost one, or of an
+        attempt to reach a dead peer, may be kept in tracebacks for a while."""
+        self._buffer = bytearray()
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0
 
     # --- reading ---
 
@@ -192,6 +196,7 @@ class FrameConnection(asyncio.BufferedProtocol):
     # --- life ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._compact(_BUFFER_SIZE)
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH, low=_WRITE_LOW)
         break_after_silence(transport, _SILENCE_S)
@@ -206,6 +211,7 @@ class FrameConnection(asyncio.BufferedProtocol):
         self.is_open = False
         self.error = self.error or exc
         self._payload = self._pending = None
+        self._drop_buffer()
         waiter, self._writable = self._writable, None
         if waiter is not None and not waiter.done():
             waiter.set_exception(Unavailable("the connection is closed"))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.sim.mutants import MUTANTS, broken
-from tests.sim.run import Outcome, run_seed
+from tests.sim.run import Outcome, run_apart, run_seed
 
 REGRESSIONS: Final = Path(__file__).with_name("regressions.txt")
 PROGRESS_S: Final = 10.0
@@ -73,8 +73,8 @@ def regressions() -> Iterable[int]:
 def run_many(seeds: list[int], jobs: int, *, brief: bool = False) -> int:
     started = told = time.monotonic()
     done = failed = operations = undecided = 0
-    with multiprocessing.get_context("fork").Pool(jobs, initializer=gc.freeze) as pool:
-        for outcome in pool.imap_unordered(run_seed, seeds, chunksize=4 if len(seeds) > 50 else 1):
+    with multiprocessing.get_context("fork").Pool(jobs, initializer=_freeze) as pool:
+        for outcome in pool.imap_unordered(run_apart, seeds, chunksize=4 if len(seeds) > 50 else 1):
             done += 1
             operations += outcome.answered + outcome.unanswered
             undecided += outcome.undecided
@@ -91,6 +91,12 @@ def run_many(seeds: list[int], jobs: int, *, brief: bool = False) -> int:
                     flush=True,
                 )
     return 1 if failed else 0
+
+
+def _freeze() -> None:
+    """Before seeds are forked off: their memory is shared until it is written to."""
+    gc.collect()
+    gc.freeze()
 
 
 def tell(outcome: Outcome, *, brief: bool = False) -> None:

@@ -32,7 +32,9 @@ EXECUTOR_DELAY_S: Final = (0.00005, 0.002)
 class Life:
     """One run of one process, from start to kill. `number` makes lives of a name differ."""
 
-    __slots__ = ("context", "held", "is_alive", "is_paused", "machine", "name", "number", "tasks")
+    __slots__ = (
+        "_crowd", "context", "held", "is_alive", "is_paused", "machine", "name", "number", "tasks",
+    )  # fmt: skip
 
     def __init__(self, name: str, number: int, machine: Machine) -> None:
         self.name = name
@@ -42,8 +44,16 @@ class Life:
         self.is_paused = False
         self.held: list[SimHandle] = []
         self.tasks: list[SimTask[Any]] = []
+        self._crowd = 50
         self.context = contextvars.copy_context()
         self.context.run(LIFE.set, self)
+
+    def keep(self, task: SimTask[Any]) -> None:
+        """A killed task must not be finalised, which would run its code; one that is done may."""
+        self.tasks.append(task)
+        if len(self.tasks) >= self._crowd:
+            self.tasks = [each for each in self.tasks if not each.done()]
+            self._crowd = 2 * len(self.tasks) + 50
 
 
 class Machine:
@@ -89,9 +99,6 @@ class SimHandle(asyncio.TimerHandle):
 
     def __repr__(self) -> str:
         return f"SimHandle({self.callback!r} at {self.when_s:.6f})"
-
-    def __del__(self) -> None:
-        return None
 
 
 def _nothing(*_: object) -> None:
@@ -167,19 +174,20 @@ class SimLoop(asyncio.AbstractEventLoop):
     def run_until(self, end_s: float, condition: Callable[[], bool] | None = None) -> bool:
         """Runs what is due until `end_s`, or until `condition` (asked after each moment of time).
         Whether the condition came true."""
-        ready, timers = self._ready, self._timers
+        ready, timers, run = self._ready, self._timers, self._run
+        take, pop = ready.popleft, heapq.heappop
         while True:
             while ready:
-                self._run(ready.popleft())
+                run(take())
             if condition is not None and condition():
                 return True
             if not timers or timers[0][0] > end_s:
                 self.now_s = max(self.now_s, end_s)
                 return False
-            when_s, _, handle = heapq.heappop(timers)
+            when_s, _, handle = pop(timers)
             if not handle.is_cancelled:
                 self.now_s = when_s
-                self._run(handle)
+                run(handle)
 
     def _run(self, handle: SimHandle) -> None:
         if handle.is_cancelled:
@@ -268,7 +276,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         task: SimTask[T] = SimTask(self._task_count, coro, self, context)
         life: Life | None = LIFE.get() if context is None else context.get(LIFE)
         if life is not None:
-            life.tasks.append(task)
+            life.keep(task)
         return task
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
