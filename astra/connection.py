@@ -200,7 +200,9 @@ class FrameConnection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH, low=_WRITE_LOW)
         break_after_silence(transport, _SILENCE_S)
-        self.is_open = True
+        self.is_open = self.error is None
+        if self.error is not None:
+            self._transport.abort()  # given up before it was made
 
     def break_after_silence(self, seconds: float) -> None:
         """For a connection whose peer always reads: as astra.tcp says."""

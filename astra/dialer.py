@@ -15,6 +15,7 @@ from astra.errors import (
     HandshakeFailed,
     OutcomeUnknown,
     Unavailable,
+    WireError,
 )
 from astra.failures import error_of
 from astra.frame import WIRE_VERSION, Prelude
@@ -42,6 +43,7 @@ _IDLE_BULK_MAX: Final = 16  # kept per address
 _RECONNECT_DELAY_S: Final = 0.05
 # A control connection is read at once, so its peer is gone, or hangs, when nothing is taken.
 _CONTROL_SILENCE_S: Final = 5.0
+_GREETING_FRAMES_MAX: Final = 2  # that a peer may have sent before they are looked at
 _HELD_MAX: Final = 4  # one-way messages that wait for the connection that they asked for
 
 
@@ -86,45 +88,21 @@ class Dialer:
     ) -> FrameConnection:
         """A new connection whose both ends have proved the secret."""
         loop = asyncio.get_running_loop()
-        inbox: asyncio.Queue[Message | None] = asyncio.Queue(maxsize=4)
-        connection = FrameConnection(
-            lambda _p, message, _b: inbox.put_nowait(message),
-            lambda _e: None if inbox.full() else inbox.put_nowait(None),
-        )
+        greeting = Greeting(self._secret, self.peer)
+        connection = greeting.connection
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 host, port = split_address(address)
                 await loop.create_connection(lambda: connection, host, port)
-                await self._shake_hands(connection, inbox)
+                await greeting.shake_hands()
         except (OSError, TimeoutError, ValueError) as error:
             connection.abort()
-            raise Unavailable(f"cannot reach {address}: {error or 'timeout'}") from error
+            raise Unavailable(f"cannot reach {address}: {str(error) or 'timeout'}") from error
         except BaseException:
             connection.abort()
             raise
         connection.on_frame, connection.on_lost = on_frame, on_lost
         return connection
-
-    async def _shake_hands(
-        self, connection: FrameConnection, inbox: asyncio.Queue[Message | None]
-    ) -> None:
-        hello = Hello(
-            wire_version=WIRE_VERSION,
-            role=self.peer.role,
-            peer_id=self.peer.peer_id,
-            nonce=os.urandom(NONCE_BYTES),
-        )
-        connection.write(0, hello)
-        challenge = await inbox.get()
-        if not isinstance(challenge, Challenge):
-            raise _handshake_error(challenge)
-        check_challenge(self._secret, hello, challenge)
-        proof = prove(self._secret, "client", hello, challenge.peer_id, challenge.nonce)
-        connection.write(0, Proof(proof=proof))
-        welcome = await inbox.get()
-        if not isinstance(welcome, Welcome):
-            raise _handshake_error(welcome)
-        connection.trusted = True
 
     async def close(self) -> None:
         for client in self._controls.values():
@@ -132,6 +110,44 @@ class Dialer:
         for pool in self._pools.values():
             pool.close()
         await asyncio.sleep(0)  # lets the transports see it
+
+
+class Greeting:
+    """The dialling side of the handshake, on a connection that trusts nobody until it is done."""
+
+    def __init__(self, secret: bytes, me: Peer) -> None:
+        self._secret = secret
+        self._me = me
+        self._inbox: asyncio.Queue[Message | None] = asyncio.Queue()  # bounded by _on_frame
+        self.connection = FrameConnection(self._on_frame, self._on_lost)
+
+    def _on_frame(self, _: Prelude, message: Message, payload: bytearray | None) -> None:
+        if self._inbox.qsize() >= _GREETING_FRAMES_MAX:
+            raise WireError("the peer says more than a handshake")
+        self._inbox.put_nowait(message)
+
+    def _on_lost(self, error: Exception | None) -> None:
+        self._inbox.put_nowait(None)
+
+    async def shake_hands(self) -> None:
+        """Returns once both sides have proved the secret. Raises HandshakeFailed, Unavailable."""
+        hello = Hello(
+            wire_version=WIRE_VERSION,
+            role=self._me.role,
+            peer_id=self._me.peer_id,
+            nonce=os.urandom(NONCE_BYTES),
+        )
+        self.connection.write(0, hello)
+        challenge = await self._inbox.get()
+        if not isinstance(challenge, Challenge):
+            raise _handshake_error(challenge)
+        check_challenge(self._secret, hello, challenge)
+        proof = prove(self._secret, "client", hello, challenge.peer_id, challenge.nonce)
+        self.connection.write(0, Proof(proof=proof))
+        welcome = await self._inbox.get()
+        if not isinstance(welcome, Welcome):
+            raise _handshake_error(welcome)
+        self.connection.trusted = True
 
 
 def _handshake_error(message: Message | None) -> AstraError:

@@ -42,6 +42,7 @@ from astra.wire import (
 
 log = structlog.get_logger(__name__)
 _HANDSHAKE_TIMEOUT_S: Final = 3.0
+_UNPROVED_MAX: Final = 256  # connections whose peer has not proved the secret
 _UNSENT_BYTES_MAX: Final = 16 * 1024 * 1024  # one-way messages are dropped above
 _BACKLOG: Final = 1024
 UnaryHandler = Callable[[Peer, Message], Awaitable[Message]]
@@ -92,6 +93,8 @@ class FrameServer:
         self.calls_max = calls_max
         self._server: asyncio.Server | None = None
         self._accepted: dict[_Accepted, None] = {}  # in the order of their arrival
+        self._unproved: dict[_Accepted, None] = {}  # in the order of their arrival
+        self._is_crowded = False
 
     async def start(self, host: str, port: int) -> None:
         """Listens. Raises OSError when the port is in use."""
@@ -107,10 +110,29 @@ class FrameServer:
     def _accept(self) -> FrameConnection:
         accepted = _Accepted(self)
         self._accepted[accepted] = None
+        self._unproved[accepted] = None
+        if len(self._unproved) > _UNPROVED_MAX:
+            self._drop_oldest()
         return accepted.connection
+
+    def _drop_oldest(self) -> None:
+        """An honest peer proves itself at once: whoever has waited longest is none, and may not
+        keep the others out by taking every descriptor of this process."""
+        if not self._is_crowded:
+            self._is_crowded = True
+            log.warning("many connections prove nothing: the oldest goes for each new one")
+        oldest = next(iter(self._unproved))
+        self._unproved.pop(oldest)
+        oldest.connection.abort(HandshakeFailed("no handshake before many others came"))
+
+    def note_proof(self, accepted: _Accepted) -> None:
+        self._unproved.pop(accepted, None)
 
     def forget(self, accepted: _Accepted) -> None:
         self._accepted.pop(accepted, None)
+        self._unproved.pop(accepted, None)
+        if not self._unproved:
+            self._is_crowded = False
 
     async def close(self) -> None:
         """Stops accepting, ends every connection, and waits for the handlers to end."""
@@ -173,6 +195,7 @@ class _Accepted:
 
     def _welcome(self, hello: Hello) -> None:
         self._deadline.cancel()
+        self.server.note_proof(self)
         self.peer = Peer(hello.role, hello.peer_id)
         self.connection.on_frame = self._on_frame
         self.connection.trusted = True
