@@ -89,6 +89,7 @@ class RepairScan:
     async def run(self) -> None:
         """For ever, on every node; only the leader walks."""
         while True:
+            ground = self._ground()
             if self._consensus.is_leader:
                 try:
                     self.last = await self.walk()
@@ -99,16 +100,21 @@ class RepairScan:
                     _log.info("scan interrupted", reason=str(error))
                     await asyncio.sleep(min(_RETRY_S, self._interval_s))
                     continue
-            await self._rest()
+            await self._rest(ground)
 
-    async def _rest(self) -> None:
-        """Until the next walk: early when all that was found is done."""
+    def _ground(self) -> tuple[object, ...]:
+        """What a walk judges by, besides the blobs."""
+        return (self._consensus.is_leader, *self._watch.standings())
+
+    async def _rest(self, ground: tuple[object, ...]) -> None:
+        """Until the next walk: early when all that was found is done, and when the last walk is
+        out of date because a node joins, leaves or is given up, or another node leads."""
         rested, step = 0.0, min(1.0, self._interval_s)
         while rested < self._interval_s:
             await asyncio.sleep(step)
             rested += step
             is_open = self.last is not None and self.last.short > self.last.stuck
-            if is_open and self._repair.is_idle:
+            if (is_open and self._repair.is_idle) or self._ground() != ground:
                 return
 
     # --- the walk ---

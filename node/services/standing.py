@@ -35,6 +35,14 @@ class NodeWatch:
         since = self._silent_since.setdefault(node_id, now)
         return Standing.GONE if now - since >= self._grace_ms else Standing.LATE
 
+    def standings(self) -> list[tuple[str, Standing]]:
+        """Of the members, by node id; a short silence changes nothing."""
+
+        def settled(standing: Standing) -> Standing:
+            return Standing.LIVE if standing is Standing.LATE else standing
+
+        return [(name, settled(self.standing(name))) for name in self._cluster.node_ids()]
+
     def judge(self, holders: tuple[str, ...]) -> Copies:
         return judge(holders, self.standing)
 

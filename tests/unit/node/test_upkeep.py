@@ -10,7 +10,7 @@ import pytest
 
 from astra.commands import AddHolder, NewBlob, PutDone, PutNode
 from astra.model import NodeInfo, NodeState
-from astra.wire import PlaceBlobs, Placed
+from astra.wire import Accepted, PlaceBlobs, Placed, TransferLeadership
 from tests.support.nodes import NO_EPOCHS, LocalNodes, put_of
 from tests.support.wait import wait_until_async
 
@@ -140,6 +140,29 @@ async def test_draining_node_gives_its_copies_away(nodes: LocalNodes) -> None:
     leaving = NodeInfo(node_id="n4", address=nodes.addresses["n4"], state=NodeState.DRAINING)
     await nodes.commit(PutNode(node=leaving))
     await until_held_by(nodes, blob_id, {"n1", "n2", "n3"})
+
+
+async def test_drain_and_a_new_leader_do_not_wait_for_the_next_walk(nodes: LocalNodes) -> None:
+    for name in nodes.settings:  # longer than HEAL_SECONDS
+        nodes.change(name, repair_scan_interval_s=600.0)
+        await nodes.stop(name)
+        await nodes.start(name)
+    await nodes.all_know_each_other()
+    blob_id = await put(nodes, ["n1", "n2", "n4"])
+    leaving = NodeInfo(node_id="n4", address=nodes.addresses["n4"], state=NodeState.DRAINING)
+    await nodes.commit(PutNode(node=leaving))
+    await until_held_by(nodes, blob_id, {"n1", "n2", "n3"})
+    back = NodeInfo(node_id="n4", address=nodes.addresses["n4"])
+    await nodes.commit(PutNode(node=back))
+    await nodes.write_blob(nodes.addresses["n4"], blob_id, BODY)
+    await nodes.commit(AddHolder(blob_id=blob_id, node_id="n4"))  # one too many, seen by nobody
+    heir = await a_follower(nodes)
+    await nodes.ask(TransferLeadership(to=heir), Accepted)
+
+    async def is_right() -> bool:
+        return len(await holders(nodes)) == 3
+
+    await wait_until_async(is_right, HEAL_SECONDS, "the new leader walks at once")
 
 
 async def test_wiped_file_is_found_by_the_node_itself_and_copied_again(nodes: LocalNodes) -> None:
