@@ -141,7 +141,7 @@ class RaftCore(CoreView):
         return self._require_leadership().propose_membership(membership)
 
     def transfer(self, to: str) -> None:
-        """Starts to hand leadership to a voter. Raises NotLeader, Refused."""
+        """Starts to hand leadership to a voter; to itself: stays. Raises NotLeader, Refused."""
         self._require_leadership().transfer(to)
 
     def read_index(self, context: int) -> None:

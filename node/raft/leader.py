@@ -109,8 +109,6 @@ class Leadership:
                 inflight_bytes_max=node.config.inflight_bytes_max,
                 active_ms=node.now_ms,  # a new member gets one election timeout of credit
             )
-        if self.transfer_to not in voters_of(node.log.membership):
-            self.transfer_to = None
 
     # --- commit ----------------------------------------------------------------------------
 
@@ -342,9 +340,13 @@ class Leadership:
 
     def transfer(self, to: str) -> None:
         """Stops taking proposals and makes `to` campaign once it has everything (thesis 3.10).
-        Gives up after one election timeout. Raises Refused."""
+        Gives up after one election timeout. This node itself: takes the wish back. Raises
+        Refused."""
         node = self._node
-        if to == node.node_id or to == self.transfer_to:
+        if to == node.node_id:
+            self.transfer_to = None
+            return
+        if to == self.transfer_to:
             return
         if to not in voters_of(node.log.membership):
             raise Refused(RefusalCode.INVALID_ARGUMENT, f"{to} is not a voter")

@@ -140,6 +140,8 @@ class Script:
         values = read_values(options)
         if "entries" in options:
             values["entries"] = read_entries(options["entries"])
+        if "voters" in options:
+            values["membership"] = Membership(voters=tuple(options["voters"].split(",")))
         self.bench.send(sender, to, getattr(wire, kind)(**values))
 
     def do_stabilize(self, _: list[str], __: dict[str, str]) -> None:

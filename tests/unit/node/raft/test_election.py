@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from astra.errors import NotLeader
+from astra.errors import NotLeader, Refused, Unavailable
 from astra.wire import (
     Append,
     AppendReply,
@@ -453,12 +453,16 @@ def test_timeout_now_from_a_stranger_or_to_a_non_voter_is_ignored() -> None:
     assert bench["c"].raft.role is Role.FOLLOWER
 
 
-def test_removal_of_the_transfer_target_ends_the_transfer() -> None:
+def test_target_of_a_transfer_is_a_voter_and_stays_one() -> None:
     bench = bench_of(3)
     core = bench.elect("a")
+    bench.isolate("c")
     core.propose_membership(Membership(voters=("a", "b")))
     bench.stabilize()
+    with pytest.raises(Refused):
+        core.transfer("c")
     core.transfer("b")
-    assert core.transfer_to == "b"
+    with pytest.raises(Unavailable):  # so nobody is removed while leadership is handed over
+        core.propose_membership(Membership(voters=("a",)))
     bench.stabilize()
     assert bench["b"].raft.role is Role.LEADER
