@@ -38,6 +38,10 @@ HEADER_BYTES_MAX: Final = 16 * KIB
 BLOB_COMMIT_AGE_MS_MAX: Final = 24 * 3600 * 1000
 BLOB_ORPHAN_AGE_MS_MIN: Final = 26 * 3600 * 1000
 
+# Parts that are copied from objects of many parts have many extents. One each, and this many more
+# in one upload: the largest object copied in the largest parts, with room for odd borders.
+SURPLUS_EXTENTS_MAX: Final = 20_000
+
 # Results kept for retried requests (a window of log indexes).
 REQUEST_WINDOW: Final = 50_000
 
@@ -46,7 +50,8 @@ INLINE_BYTES_DEFAULT: Final = 64 * KIB
 INLINE_BYTES_MAX: Final = 256 * KIB
 
 # Wire frames.
-FRAME_HEADER_BYTES_MAX: Final = 4 * MIB
+FRAME_HEADER_BYTES_MAX: Final = 16 * MIB  # where all extents of the largest object are, and who
+# holds them; far less otherwise
 FRAME_PAYLOAD_BYTES_MAX: Final = CHUNK_SIZE
 PROPOSAL_BYTES_MAX: Final = 2 * MIB
 

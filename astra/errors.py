@@ -56,6 +56,7 @@ class RefusalCode(enum.StrEnum):
     SIZE_MISMATCH = "size-mismatch"
     INVALID_ARGUMENT = "invalid-argument"
     UNKNOWN_COMMAND = "unknown-command"
+    TOO_MANY_PIECES = "too-many-pieces"  # the object would have more extents than fit an answer
 
 
 class Refused(AstraError):

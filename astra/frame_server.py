@@ -15,6 +15,7 @@ from astra.errors import (
     Fatal,
     HandshakeFailed,
     Overloaded,
+    StoreError,
     Unavailable,
     WireError,
 )
@@ -249,7 +250,16 @@ class _Accepted:
             log.exception("request failed: a bug")
             answer = failure_of(error)
         if self.connection.is_open:
+            self._write_answer(stream, answer)
+
+    def _write_answer(self, stream: int, answer: Message) -> None:
+        """An answer that fits into no frame is told as a failure: silence would make the peer
+        ask again and again until its time is up."""
+        try:
             self.connection.write(stream, answer)
+        except WireError as error:
+            log.exception("an answer is too large: a bug")
+            self.connection.write(stream, failure_of(StoreError(str(error))))
 
     async def _serve_stream(self, handling: Awaitable[None], bulk: BulkStream) -> None:
         try:

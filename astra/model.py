@@ -151,6 +151,7 @@ class Upload(Doc, frozen=True, array_like=True, kw_only=True):
     completed: CompletedUpload | None = None
     initiator_id: str = ""
     acl: Acl = None  # of the object that it becomes
+    surplus_extents: int = 0  # of its parts, beyond one each
 
 
 class Blob(Doc, frozen=True, array_like=True, kw_only=True):

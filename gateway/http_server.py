@@ -16,6 +16,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from astra.constants import HEADER_BYTES_MAX
+from astra.tcp import break_after_silence
 from gateway.app import build_app
 from gateway.settings import GatewaySettings
 
@@ -24,6 +25,7 @@ log = structlog.get_logger(__name__)
 HEAD_SECONDS_MAX: Final = 20.0
 CONNECTIONS_MAX: Final = 2000
 KEEP_ALIVE_S: Final = 75
+SEND_STALL_SECONDS_MAX: Final = 60.0  # a client that takes no byte for so long is dropped
 
 
 _CORK_BYTES: Final = 64 * 1024
@@ -98,6 +100,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._answering: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        break_after_silence(transport, SEND_STALL_SECONDS_MAX)
         super().connection_made(CorkedTransport(transport, self.loop))
         self._start_timer()
 

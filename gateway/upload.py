@@ -44,6 +44,14 @@ class Received:
     late: LateCopies | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """Bytes that are durable on their holders."""
+
+    blob: NewBlob
+    late: LateCopies
+
+
 class Uploader:
     """Receives bodies for one gateway; bounded in how many at once."""
 
@@ -62,15 +70,15 @@ class Uploader:
         place: Callable[[int], Awaitable[Placed]],
         *,
         also: ChecksumAlgorithm | None = None,
-        length_max: int | None = None,
+        may_inline: bool = True,
     ) -> Received:
         """Reads and verifies the body, and makes it durable. `place` asks the leader where (not
-        called for small bodies). Raises what the body deserves, or Unavailable; then nothing is
-        kept. After the commit, call `settle`."""
-        size = body.require_length(length_max)
+        called for small bodies, if they `may_inline`, nor for empty ones). Raises what the body
+        deserves, or Unavailable; then nothing is kept. After the commit, call `settle`."""
+        size = body.require_length()
         declared = body.declared()
         digests = body.new_digests(declared, md5=True, also=also)
-        if size <= self._settings.inline_bytes:
+        if size == 0 or (may_inline and size <= self._settings.inline_bytes):
             return await self._receive_inline(body, size, digests, declared)
         if self._running >= self._settings.uploads_max:
             raise Overloaded("too many uploads at once")
@@ -105,26 +113,44 @@ class Uploader:
         digests: Digests,
         declared: DeclaredChecksum,
     ) -> Received:
-        placement = placed.placements[0]
-        upload = BlobUpload(
+        upload = self._begin(placed)
+        try:
+            await self._pump(body, size, upload, digests)
+            body.verify(declared, digests)
+            blob, late = await self._finish(upload, size)
+        except BaseException:
+            upload.abort()
+            raise
+        return Received(size=size, blob=blob, digests=digests, declared=declared, late=late)
+
+    async def keep(self, data: bytes, placed: Placed) -> Kept:
+        """Makes bytes that are here already durable on holders, as a blob of their own. After the
+        commit, call `settle`. Raises Unavailable; then nothing is kept."""
+        upload = self._begin(placed)
+        try:
+            for start in range(0, len(data), CHUNK_SIZE):
+                await upload.put(data[start : start + CHUNK_SIZE])
+            blob, late = await self._finish(upload, len(data))
+        except BaseException:
+            upload.abort()
+            raise
+        return Kept(blob=blob, late=late)
+
+    def _begin(self, placed: Placed) -> BlobUpload:
+        return BlobUpload(
             self._cluster.dialer,
-            placement,
+            placed.placements[0],
             quorum=placed.quorum,
             timeout_s=self._settings.holder_timeout_s,
             third_copy_wait_s=self._settings.third_copy_wait_s,
         )
-        try:
-            await self._pump(body, size, upload, digests)
-            body.verify(declared, digests)
-            late = LateCopies(upload.blob_id)
-            holders = await upload.finish(late.add)
-        except BaseException:
-            upload.abort()
-            raise
+
+    async def _finish(self, upload: BlobUpload, size: int) -> tuple[NewBlob, LateCopies]:
+        late = LateCopies(upload.blob_id)
+        holders = await upload.finish(late.add)
         for node_id in upload.failed_holders():
             log.warning("holder failed during an upload", node=node_id, blob=upload.blob_id)
-        blob = NewBlob(blob_id=upload.blob_id, size=size, holders=holders)
-        return Received(size=size, blob=blob, digests=digests, declared=declared, late=late)
+        return NewBlob(blob_id=upload.blob_id, size=size, holders=holders), late
 
     async def _pump(self, body: Body, size: int, upload: BlobUpload, digests: Digests) -> None:
         """Cuts the body into chunks, and gives each to the digests and to the holders."""
@@ -143,7 +169,7 @@ class Uploader:
             digests.update(memoryview(chunk))
             await upload.put(chunk)
 
-    def settle(self, received: Received) -> None:
+    def settle(self, received: Received | Kept) -> None:
         """After the command that makes the blob known is committed: copies that became durable
         later than the quorum are told to the leader now, and those to come when they do."""
         if received.late is not None:

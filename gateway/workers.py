@@ -24,7 +24,6 @@ from gateway.settings import GatewaySettings
 log = structlog.get_logger(__name__)
 
 _BACKLOG: Final = 2048
-SEND_STALL_MS_MAX: Final = 60_000  # a client that takes no byte for so long has gone
 _RESTART_S_FIRST: Final = 0.1
 _RESTART_S_MAX: Final = 5.0
 _HEALTHY_S: Final = 10.0
@@ -35,7 +34,6 @@ def open_listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    _drop_stalled_readers(listening)
     try:
         listening.bind((host, port))
         listening.listen(_BACKLOG)
@@ -47,13 +45,6 @@ def open_listener(host: str, port: int) -> socket.socket:
         ) from error
     listening.set_inheritable(True)
     return listening
-
-
-def _drop_stalled_readers(listening: socket.socket) -> None:
-    """Connections inherit it: the kernel ends one whose peer acknowledges nothing, or leaves its
-    window shut, for too long; also one that we have closed already (SECURITY S43; Linux)."""
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_STALL_MS_MAX)
 
 
 class Workers:

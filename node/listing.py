@@ -178,8 +178,13 @@ def _limited(limit: int) -> int:
 
 
 def _shown(version: ObjectVersion) -> ObjectVersion:
-    """Without its ACL, which no listing shows: a page of long ones would fill no frame."""
-    return version if version.acl is None else replace(version, acl=None)
+    """Without what no listing shows and a client may make long: a page of a thousand such
+    versions would not fit into a frame, and the bucket could not be listed any more."""
+    return replace(version, headers=(), user_metadata=(), tags=(), extents=(), acl=None)
+
+
+def _shown_upload(upload: Upload) -> Upload:
+    return replace(upload, headers=(), user_metadata=(), tags=(), acl=None)
 
 
 # --- objects ---------------------------------------------------------------------------------
@@ -389,7 +394,7 @@ async def _walk_uploads(
         key, upload = _key_of(row[0]), row[1]
         below = window.collapse(key)
         if below is None:
-            uploads.append(wire.ListedUpload(key=key, upload=replace(upload, acl=None)))
+            uploads.append(wire.ListedUpload(key=key, upload=_shown_upload(upload)))
             last = (key, upload.upload_id)
             cursor.advance()
         else:
@@ -409,7 +414,7 @@ async def list_parts(view: MetadataView, query: wire.ListParts) -> wire.PartPage
     first = max(0, min(query.after, PART_NUMBER_MAX)) + 1
     start, end = (query.upload_id, first), (query.upload_id, PART_NUMBER_MAX + 1)
     rows = await view.scan(PARTS, start, end, limit + 1) if limit else ()
-    parts = tuple(part for _, part in rows[:limit])
+    parts = tuple(replace(part, extents=()) for _, part in rows[:limit])  # as `_shown`
     resume = parts[-1].number if len(rows) > limit and parts else 0
     return wire.PartPage(upload=upload, parts=parts, resume=resume)
 
@@ -433,7 +438,7 @@ async def list_buckets(view: MetadataView, query: wire.ListBuckets) -> wire.Buck
                 continue
             if len(found) == limit:
                 return wire.BucketPage(buckets=tuple(found), resume=found[-1].name)
-            found.append(bucket)
+            found.append(replace(bucket, tags=(), acl=None))  # as `_shown`
         if len(rows) < _ROWS_MAX:
             break
         start = successor(rows[-1][0])

@@ -5,6 +5,9 @@ parts with any (SDKs send a CRC32 with each part by default, whatever the upload
 part keeps the one it came with, a CRC64NVME when it came with none. Whether the upload still
 exists is decided when the part is committed; asking before only spares the client the body.
 
+No part is kept inline, however small: where an object is travels in one answer, inline bytes and
+all, and objects that grow by copies and small parts would end up too large for any.
+
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html
 """
 
@@ -83,7 +86,10 @@ async def upload_part(request: S3Request) -> S3Response:
     algorithm = _part_algorithm(upload, declared)
     uploader = request.context.uploader
     received = await uploader.receive(
-        request.body, place_with(request, upload_id=upload_id), also=algorithm
+        request.body,
+        place_with(request, upload_id=upload_id),
+        also=algorithm,
+        may_inline=False,
     )
     value = received.digests.checksums()[algorithm]
     command = PutPart(

@@ -13,10 +13,11 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from astra.commands import CopyPart, PartDone
+from astra.commands import CopyPart, PartDone, PutPart
 from astra.errors import RefusalCode, Refused
 from astra.model import Checksum, Upload
 from astra.wire import Located
+from gateway.blob_read import cut_segments
 from gateway.checksums import ChecksumAlgorithm
 from gateway.s3api.conditions import parse_copy_source_range
 from gateway.s3api.copy_source import (
@@ -28,13 +29,20 @@ from gateway.s3api.copy_source import (
     source_version_header,
 )
 from gateway.s3api.documents import Copied
+from gateway.s3api.errors import S3Error
 from gateway.s3api.multipart import read_upload, upload_id_of
 from gateway.s3api.multipart_list import document_checksums
 from gateway.s3api.names import CopySource, parse_part_number
+from gateway.s3api.object_read import extents_of
+from gateway.s3api.object_write import place_with
 from gateway.s3api.request import S3Request
 from gateway.s3api.response import S3Response, xml_response
 from gateway.s3api.xmlwriter import render_copied_part
 
+_TOO_MANY_PIECES: Final = (
+    "The object would consist of too many pieces of other objects. Upload its bytes instead of "
+    "copying them."
+)
 _MD5_HEX: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
@@ -56,15 +64,52 @@ async def upload_part_copy(request: S3Request) -> S3Response:
     for _ in range(SOURCE_ROUNDS_MAX):
         located = await locate_source(request, source, with_data=True)
         copied = await _copied_bytes(request, upload, located)
+        data = inline_bytes(located, copied.offset, copied.length)
+        if data:
+            done = await _put_bytes(request, upload_id, number, copied, data)
+            return _answer(upload, done, located)
         command = _command(request, source, located, upload_id, number, copied)
         try:
             done = await request.session.commit(request.bucket, command, PartDone)
         except Refused as error:
+            if error.code is RefusalCode.TOO_MANY_PIECES:
+                raise S3Error("InvalidRequest", _TOO_MANY_PIECES) from None
             if error.code is not RefusalCode.SOURCE_CHANGED:
                 raise
             continue
         return _answer(upload, done, located)
     raise Refused(RefusalCode.SOURCE_CHANGED, "the source changes faster than it can be copied")
+
+
+def inline_bytes(located: Located, offset: int, length: int) -> bytes:
+    """The bytes of the range when they are an inline blob's; b"" otherwise. A part must not share
+    them (see multipart.py)."""
+    segments = cut_segments(extents_of(located), offset, length)
+    if len(segments) != 1:
+        return b""
+    data = dict(located.inline).get(segments[0].blob_id, b"")
+    return data[segments[0].offset : segments[0].offset + length]
+
+
+async def _put_bytes(
+    request: S3Request, upload_id: str, number: int, copied: CopiedBytes, data: bytes
+) -> PartDone:
+    """The part as if its bytes had been uploaded."""
+    uploader = request.context.uploader
+    kept = await uploader.keep(data, await place_with(request, upload_id=upload_id)(len(data)))
+    command = PutPart(
+        bucket=request.bucket,
+        key=request.key,
+        upload_id=upload_id,
+        number=number,
+        size=copied.length,
+        etag=copied.etag,
+        blob=kept.blob,
+        checksum=copied.checksum,
+    )
+    done = await request.session.commit(request.bucket, command, PartDone)
+    uploader.settle(kept)
+    return done
 
 
 def _command(

@@ -42,6 +42,7 @@ _CODES: Final[dict[RefusalCode, str]] = {
     RefusalCode.SIZE_MISMATCH: "InvalidRequest",
     RefusalCode.INVALID_ARGUMENT: "InvalidArgument",
     RefusalCode.UNKNOWN_COMMAND: "NotImplemented",
+    RefusalCode.TOO_MANY_PIECES: "InvalidRequest",
 }
 
 _RETRY: Final = {"retry-after": "1"}

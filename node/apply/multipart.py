@@ -16,6 +16,8 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Final
 
+from msgspec.structs import replace
+
 from astra.commands import (
     AbortUpload,
     CompleteUpload,
@@ -30,7 +32,13 @@ from astra.commands import (
     decode_result,
     encode_result,
 )
-from astra.constants import OBJECT_SIZE_MAX, PART_NUMBER_MAX, PART_SIZE_MIN, PUT_SIZE_MAX
+from astra.constants import (
+    OBJECT_SIZE_MAX,
+    PART_NUMBER_MAX,
+    PART_SIZE_MIN,
+    PUT_SIZE_MAX,
+    SURPLUS_EXTENTS_MAX,
+)
 from astra.errors import RefusalCode, Refused
 from astra.model import (
     COMPLETION_ORDER,
@@ -85,7 +93,7 @@ async def create_upload(turn: Turn, command: CreateUpload) -> UploadDone:
 
 
 async def put_part(turn: Turn, command: PutPart) -> PartDone:
-    await _require_upload(turn, command)
+    upload = await _require_upload(turn, command)
     refuse_unless(command.size <= PUT_SIZE_MAX, RefusalCode.INVALID_ARGUMENT, "part too large")
     await blobs.check_new(turn, command.blob, command.size)
     part = Part(
@@ -96,11 +104,11 @@ async def put_part(turn: Turn, command: PutPart) -> PartDone:
         checksum=command.checksum,
         modified_ms=turn.now_ms,
     )
-    return await _put_part(turn, command.upload_id, part)
+    return await _put_part(turn, command, upload, part)
 
 
 async def copy_part(turn: Turn, command: CopyPart) -> PartDone:
-    await _require_upload(turn, command)
+    upload = await _require_upload(turn, command)
     source, source_parts = await read_source(
         turn, command.source_bucket, command.source_key, command.source_order
     )
@@ -108,6 +116,7 @@ async def copy_part(turn: Turn, command: CopyPart) -> PartDone:
     refuse_unless(is_inside, RefusalCode.INVALID_ARGUMENT, "range outside of the source")
     refuse_unless(command.length <= PUT_SIZE_MAX, RefusalCode.INVALID_ARGUMENT, "part too large")
     extents = slice_extents(extents_of(source, source_parts), command.offset, command.length)
+    await _check_pieces(turn, command, upload, extents)
     await blobs.share(turn, extents)
     part = Part(
         number=command.number,
@@ -117,7 +126,7 @@ async def copy_part(turn: Turn, command: CopyPart) -> PartDone:
         checksum=command.checksum,
         modified_ms=turn.now_ms,
     )
-    return await _put_part(turn, command.upload_id, part)
+    return await _put_part(turn, command, upload, part)
 
 
 def slice_extents(extents: Iterable[Extent], offset: int, length: int) -> tuple[Extent, ...]:
@@ -134,21 +143,46 @@ def slice_extents(extents: Iterable[Extent], offset: int, length: int) -> tuple[
     return tuple(taken)
 
 
-async def _require_upload(turn: Turn, command: PutPart | CopyPart) -> None:
+async def _require_upload(turn: Turn, command: PutPart | CopyPart) -> Upload:
     await turn.bucket(command.bucket)
     row = (command.bucket.encode(), command.key, command.upload_id)
-    is_running = await turn.batch.get(UPLOADS, row) is not None
-    refuse_unless(is_running, RefusalCode.NO_SUCH_UPLOAD)
+    upload = await turn.batch.get(UPLOADS, row)
+    if upload is None:
+        raise Refused(RefusalCode.NO_SUCH_UPLOAD)
     is_number = 1 <= command.number <= PART_NUMBER_MAX
     refuse_unless(is_number, RefusalCode.INVALID_ARGUMENT, "part number out of range")
+    return upload
 
 
-async def _put_part(turn: Turn, upload_id: str, part: Part) -> PartDone:
-    row = (upload_id, part.number)
+def _surplus(extents: Sequence[Extent]) -> int:
+    return max(0, len(extents) - 1)
+
+
+async def _check_pieces(
+    turn: Turn, command: CopyPart, upload: Upload, extents: Sequence[Extent]
+) -> None:
+    """Refused TOO_MANY_PIECES. A copy costs its sender nothing and may double the extents, so a
+    few dozen copies of copies would otherwise fill the memory of every node."""
+    replaced = await turn.batch.get(PARTS, (command.upload_id, command.number))
+    before = 0 if replaced is None else _surplus(replaced.extents)
+    surplus = upload.surplus_extents - before + _surplus(extents)
+    refuse_unless(surplus <= SURPLUS_EXTENTS_MAX, RefusalCode.TOO_MANY_PIECES)
+
+
+async def _put_part(
+    turn: Turn, command: PutPart | CopyPart, upload: Upload, part: Part
+) -> PartDone:
+    row = (command.upload_id, part.number)
     replaced = await turn.batch.get(PARTS, row)
     await turn.batch.put(PARTS, row, part)
+    change = _surplus(part.extents)
     if replaced is not None:
         await blobs.release(turn, replaced.extents)
+        change -= _surplus(replaced.extents)
+    if change:
+        changed = replace(upload, surplus_extents=upload.surplus_extents + change)
+        place = (command.bucket.encode(), command.key, command.upload_id)
+        await turn.batch.put(UPLOADS, place, changed)
     return PartDone(
         etag=part.etag, size=part.size, modified_ms=part.modified_ms, checksum=part.checksum
     )

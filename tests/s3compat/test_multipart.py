@@ -12,6 +12,7 @@ from botocore.config import Config
 from mypy_boto3_s3 import S3Client
 from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
+from tests.support.census import blob_files
 from tests.support.clients import boto3_client
 from tests.support.cluster import Cluster
 from tests.support.s3 import answer, enable_versioning, make_user, refused
@@ -45,6 +46,10 @@ def end(
 def etag_of(*bodies: bytes) -> str:
     joined = b"".join(hashlib.md5(body, usedforsecurity=False).digest() for body in bodies)
     return f'"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(bodies)}"'
+
+
+def etag_of_bytes(body: bytes) -> str:
+    return f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'
 
 
 def test_parts_out_of_order_become_one_object_in_order(s3: S3Client, bucket: str) -> None:
@@ -370,3 +375,22 @@ def test_presigned_upload_part_takes_a_plain_put(
         etag = done.headers["ETag"]
     end(s3, bucket, upload_id, {"PartNumber": 1, "ETag": etag})
     assert s3.get_object(Bucket=bucket, Key="key")["Body"].read() == FULL_PART
+
+
+def test_no_part_is_kept_inline_however_small(cluster: Cluster, s3: S3Client, bucket: str) -> None:
+    """Inline bytes travel with the answer where an object is: once seventy appended pieces made
+    an object that could not be read any more."""
+    s3.put_object(Bucket=bucket, Key="small", Body=TAIL)
+    before = blob_files(cluster)
+    upload_id = begin(s3, bucket)
+    send(s3, bucket, upload_id, 1, TAIL)
+    sent = blob_files(cluster) - before
+    copied = s3.upload_part_copy(
+        Bucket=bucket, Key="key", UploadId=upload_id, PartNumber=2,
+        CopySource=f"{bucket}/small", CopySourceRange="bytes=4-7",
+    )["CopyPartResult"]  # fmt: skip
+    assert copied["ETag"] == etag_of_bytes(TAIL[4:8])
+    assert sent
+    assert blob_files(cluster) - before - sent
+    end(s3, bucket, upload_id, {"PartNumber": 2, "ETag": copied["ETag"]})
+    assert s3.get_object(Bucket=bucket, Key="key")["Body"].read() == TAIL[4:8]

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 from awscrt.checksums import crc32c
 
-from astra.constants import CHUNK_SIZE
+from astra.constants import CHUNK_SIZE, FRAME_HEADER_BYTES_MAX
 from astra.errors import (
     BlobNotFound,
     DeadlineExceeded,
@@ -20,6 +20,7 @@ from astra.errors import (
     OutcomeUnknown,
     RefusalCode,
     Refused,
+    StoreError,
     Unavailable,
 )
 from astra.frame import PRELUDE_SIZE, WIRE_VERSION, encode_frame
@@ -38,6 +39,7 @@ from astra.wire import (
     Message,
     NodeReport,
     Notice,
+    ObjectPage,
 )
 
 SECRET = b"s" * 32
@@ -107,6 +109,16 @@ async def test_call_bug_in_handler_tells_nothing() -> None:
         with pytest.raises(Unavailable) as caught:
             await dialer.control(address).call(GetStatus(), timeout_s=5)
     assert "secret" not in str(caught.value)
+
+
+async def test_call_whose_answer_fits_into_no_frame_fails_at_once() -> None:
+    """Once nothing was answered, and the gateway asked until its time was up."""
+    routes = Routes()
+    prefixes = tuple(b"p" * 1024 * 1024 for _ in range(FRAME_HEADER_BYTES_MAX // (1024 * 1024)))
+    routes.unary[GetStatus] = answering(ObjectPage(objects=(), prefixes=prefixes))
+    async with serving(routes) as address, dialing() as dialer:
+        with pytest.raises(StoreError):
+            await dialer.control(address).call(GetStatus(), timeout_s=30)
 
 
 async def test_call_without_answer_raises_deadline() -> None:

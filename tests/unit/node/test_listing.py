@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from astra import wire
 from astra.commands import (
@@ -13,16 +14,19 @@ from astra.commands import (
     CreateUpload,
     DeleteEntry,
     DeleteObjects,
+    ObjectHead,
     PutPart,
     SetVersioning,
     UploadDone,
 )
 from astra.errors import RefusalCode, Refused
+from astra.frame import encode_frame
 from astra.model import (
     BUCKETS,
     OBJECTS,
     Bucket,
     D,
+    Grant,
     Key,
     ObjectVersion,
     Table,
@@ -409,3 +413,53 @@ async def test_list_buckets_only_own_in_order_with_exact_end() -> None:
     assert await page("", "", 2) == (["aa", "ba"], "ba")
     assert await page("", "ba", 2) == (["bb", "c"], "")
     assert await page("b", "", 2) == (["ba", "bb"], "")
+
+
+# --- what a page may weigh -------------------------------------------------------------------
+
+LONG_KEY_BYTES = 1000
+PAGE_BYTES_MAX = 2 * 1024 * 1024  # far below a frame
+
+
+def _heavy_head() -> ObjectHead:
+    """About the longest that the head of a request can ask for."""
+    return replace(
+        HEAD,
+        headers=tuple((f"header-{n}", "h" * 3000) for n in range(4)),
+        user_metadata=(("m", "v" * 2000),),
+        tags=tuple((f"{n}" + "k" * 100, "v" * 250) for n in range(10)),
+        acl=tuple(Grant(grantee="user:" + "u" * 100, permission="READ") for _ in range(100)),
+    )
+
+
+async def test_a_page_of_the_longest_documents_fits_into_a_frame() -> None:
+    """Once a thousand objects with long headers made a bucket that could not be listed."""
+    tables = Tables()
+    count = 1000
+    await tables.do(CreateBucket(bucket=BUCKET, owner_id=OWNER))
+    for number in range(count):
+        key = f"{number:04}".encode().ljust(LONG_KEY_BYTES, b"k")
+        await tables.do(replace(tables.put(BUCKET, key), head=_heavy_head()))
+        await tables.do(
+            CreateUpload(bucket=BUCKET, key=key, head=_heavy_head(), initiator_id=OWNER)
+        )
+    pages: list[wire.Message] = [
+        await tables.ask(list_objects, _query()),
+        await tables.ask(list_versions, wire.ListVersions(bucket=BUCKET, epochs=NO_EPOCHS)),
+        await tables.ask(list_uploads, wire.ListUploads(bucket=BUCKET, epochs=NO_EPOCHS)),
+    ]
+    for page in pages:
+        assert count * LONG_KEY_BYTES < len(encode_frame(1, page)) < PAGE_BYTES_MAX
+
+
+async def test_a_page_of_buckets_with_many_tags_and_grants_fits_into_a_frame() -> None:
+    tables = Tables()
+    tags = tuple((f"{n}" + "k" * 120, "v" * 250) for n in range(50))
+    for number in range(1000):
+        command = CreateBucket(
+            bucket=f"bucket-{number:04}", owner_id=OWNER, tags=tags, acl=_heavy_head().acl
+        )
+        await tables.do(command)
+    page = await tables.ask(list_buckets, wire.ListBuckets(owner_id=OWNER, epochs=NO_EPOCHS))
+    assert len(page.buckets) == 1000
+    assert len(encode_frame(1, page)) < PAGE_BYTES_MAX
