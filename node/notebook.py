@@ -1,14 +1,16 @@
 """Small notes of background work that survive a restart: how far the scrub has come.
 
-Rules: losing a note costs work, never data; so nothing is synced, and a note that cannot be read
-counts as none. Names are constants of the code.
+Rules: a note is small. Losing one costs work, never data: so nothing is synced, and a note that
+cannot be read counts as none. Names are constants of the code.
 """
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
+
+NOTE_BYTES_MAX: Final = 64 * 1024
 
 
 class Notebook(Protocol):
@@ -26,8 +28,12 @@ class FileNotebook:
         self._directory = directory
 
     async def read(self, name: str) -> bytes | None:
+        return await asyncio.to_thread(self._read, self._directory / name)
+
+    def _read(self, path: Path) -> bytes | None:
         try:
-            return await asyncio.to_thread((self._directory / name).read_bytes)
+            with path.open("rb") as file:
+                return file.read(NOTE_BYTES_MAX)
         except OSError:
             return None
 

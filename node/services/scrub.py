@@ -19,6 +19,7 @@ from astra.errors import AstraError, Fatal
 from astra.log import get_logger
 from astra.ports import Clock
 from node.chunkstore.executor import AsyncChunkStore
+from node.chunkstore.format import is_blob_id
 from node.chunkstore.scrub import Finding, Scrubber
 from node.notebook import Notebook
 from node.services.census import report_bad
@@ -29,6 +30,7 @@ PERIOD_S: Final = 6 * 24 * 3600  # from the start of a walk to that of the next
 NOTE: Final = "scrub.json"
 _NOTE_EVERY_S: Final = 10.0
 _RETRY_S: Final = 10.0
+_CLOCK_MS_MAX: Final = 24 * 3600 * 1000  # that the clock may have been ahead when a note was made
 
 _log = get_logger("scrub")
 
@@ -43,6 +45,23 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     checked: int = 0
     found: int = 0  # bad ones, ever
     before_ms: int = 0  # when the walk before this one started
+
+
+def decode_progress(data: bytes, now_ms: int) -> Progress:
+    """A note as it was written. Raises ValueError for one that cannot be: notes are not synced, and
+    one that a power loss left half right must neither stop the walk nor hide that it is late."""
+    try:
+        progress = msgspec.json.decode(data, type=Progress)
+    except UNREADABLE as error:
+        raise ValueError("not a note") from error
+    times = (progress.started_ms, progress.finished_ms, progress.before_ms)
+    if not all(0 <= time_ms <= now_ms + _CLOCK_MS_MAX for time_ms in times):
+        raise ValueError("a time that cannot be")
+    if progress.cursor is not None and not is_blob_id(progress.cursor):
+        raise ValueError("a cursor that is no blob id")
+    if progress.checked < 0 or progress.found < 0:
+        raise ValueError("a count below zero")
+    return progress
 
 
 class ScrubService:
@@ -83,8 +102,8 @@ class ScrubService:
         data = await self._notebook.read(NOTE)
         if data is not None:
             try:
-                self.progress = msgspec.json.decode(data, type=Progress)
-            except UNREADABLE:
+                self.progress = decode_progress(data, self._clock.wall_ms())
+            except ValueError:
                 _log.warning("the note of the scrub cannot be read: it starts over")
 
     async def _until_due(self) -> None:
@@ -116,18 +135,20 @@ class ScrubService:
             sleep=asyncio.sleep,
             cursor=self.progress.cursor,
         )
-        noting = asyncio.create_task(self._keep_notes(scrubber, self.progress.checked))
+        before = self.progress.checked
+        noting = asyncio.create_task(self._keep_notes(scrubber, before))
         try:
             async for finding in scrubber.run_pass():
                 await self._take(finding)
         finally:
             noting.cancel()
-        checked = self.progress.checked
+        checked = before + scrubber.checked
         await self._save(
             msgspec.structs.replace(
-                self.progress, cursor=None, is_walking=False, finished_ms=self._clock.wall_ms()
+                self.progress, cursor=None, is_walking=False, checked=checked,
+                finished_ms=self._clock.wall_ms(),
             )
-        )
+        )  # fmt: skip
         _log.info("scrub finished", blobs=checked)
 
     async def _take(self, finding: Finding) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 
 import structlog
 
+from tests.fuzz.storedtargets import BlobFiles, CacheEntries, Markers
 from tests.fuzz.targets import (
     Documents,
     Footers,
@@ -25,7 +26,7 @@ from tests.fuzz.targets import (
     Target,
     Tokens,
 )
-from tests.fuzz.wiretargets import Frames, Strangers
+from tests.fuzz.wiretargets import Frames, Impostors, Requests, Strangers
 from tests.support.procs import resident_bytes
 
 HANG_S: Final = 5.0
@@ -33,8 +34,8 @@ GROWTH_BYTES_MAX: Final = 64 << 20
 _WARM_UP: Final = 500
 
 TARGETS: Final[tuple[type[Target], ...]] = (
-    Frames, Strangers, Proposals, Results, Documents, Snapshots, Footers, RaftRows, Notices,
-    Tokens,
+    Frames, Requests, Strangers, Impostors, Proposals, Results, Documents, Snapshots, Footers,
+    BlobFiles, RaftRows, Markers, CacheEntries, Notices, Tokens,
 )  # fmt: skip
 
 

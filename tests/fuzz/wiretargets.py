@@ -14,12 +14,13 @@ from msgspec import inspect
 
 from astra.connection import FrameConnection
 from astra.constants import FRAME_HEADER_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX
-from astra.errors import WireError
+from astra.dialer import Greeting
+from astra.errors import HandshakeFailed, Unavailable, WireError
 from astra.frame import HANDSHAKE_HEADER_BYTES_MAX, PRELUDE_SIZE, WIRE_VERSION, encode_frame
 from astra.frame_server import FrameServer, Routes
 from astra.handshake import Peer, prove
 from astra.stream import BulkStream
-from astra.wire import Challenge, Hello, Message, Proof
+from astra.wire import Challenge, Hello, Message, Proof, Welcome
 from tests.fuzz.targets import SECRET, Target
 
 _PRELUDE: Final = struct.Struct("!2sBBIIIII")
@@ -191,6 +192,101 @@ class Strangers(Target):
         finally:
             connection.is_open = False
             connection.connection_lost(None)
+
+
+class Requests(Target):
+    """What a peer that knows the secret may say to a server: any message on any stream, with any
+    payload, in any order. It is handled, answered with a Failure, or the connection ends."""
+
+    name = "request"
+    _type = inspect.type_info(Message)
+
+    def __init__(self, chance: random.Random) -> None:
+        super().__init__(chance)
+        self._server = FrameServer(secret=SECRET, node_id="n1", routes=self._routes(), calls_max=8)
+
+    def _routes(self) -> Routes:
+        """A third of all messages each: one-way, answered, streams; the rest is no request."""
+        routes = Routes()
+
+        async def unary(_peer: Peer, message: Message) -> Message:
+            return message
+
+        async def streaming(_peer: Peer, _message: Message, stream: BulkStream) -> None:
+            await stream.receive(timeout_s=0.01)
+
+        for number, kind in enumerate(message_types()):
+            match number % 4:
+                case 0:
+                    routes.oneway[kind] = lambda _peer, _message: None
+                case 1:
+                    routes.unary[kind] = unary
+                case 2:
+                    routes.streaming[kind] = streaming
+        return routes
+
+    def make(self) -> bytes:
+        whole = b"".join(self._frame() for _ in range(self.chance.choice((1, 2, 5, 12))))
+        return self.mutator.mutate(whole) if self.chance.random() < 0.2 else whole
+
+    def _frame(self) -> bytes:
+        header = self.maker.encoded(self._type)
+        if self.chance.random() < 0.2:
+            header = self.mutator.mutate(header)
+        payload = self.chance.randbytes(self.chance.choice((0, 0, 0, 1, 100, 3000)))
+        return frame(header, payload, stream=self.chance.choice((0, 1, 1, 2, 3, 2**32 - 1)))
+
+    def feed(self, data: bytes) -> None:
+        connection, _ = honest_handshake(self._server)
+        assert connection.trusted
+        bound = FRAME_HEADER_BYTES_MAX + FRAME_PAYLOAD_BYTES_MAX + _BUFFER_BYTES_MAX
+        receive(connection, data, self.chance, bound)
+        if not connection.is_open and not isinstance(connection.error, WireError):
+            raise AssertionError(f"cut off for {connection.error!r}")
+        connection.abort()
+        connection.connection_lost(None)
+        assert not self._server._accepted, "a connection is kept after its end"
+
+
+class Impostors(Target):
+    """A server that does not know the secret, as a dialler meets it: it is never trusted."""
+
+    name = "impostor"
+    _type = inspect.type_info(Message)
+
+    def make(self) -> bytes:
+        whole = b"".join(self._frame() for _ in range(self.chance.choice((1, 2, 3, 6))))
+        return self.mutator.mutate(whole) if self.chance.random() < 0.3 else whole
+
+    def _frame(self) -> bytes:
+        kind = self.chance.randrange(5)
+        if kind == 0:
+            return encode_frame(0, Welcome())
+        if kind == 1:
+            nonce, proof = (self.chance.randbytes(self.chance.choice((0, 32))) for _ in range(2))
+            challenge = Challenge(wire_version=WIRE_VERSION, peer_id="n1", nonce=nonce, proof=proof)
+            return encode_frame(0, challenge)
+        header = self.maker.encoded(self._type)
+        return frame(header if kind == 2 else self.mutator.mutate(header))
+
+    def feed(self, data: bytes) -> None:
+        greeting = Greeting(SECRET, Peer("node", "n2"))
+        connection = greeting.connection
+        connection.connection_made(Wire())
+        shaking = greeting.shake_hands()
+        try:
+            shaking.send(None)  # to the first wait
+            receive(connection, data, self.chance, _BUFFER_BYTES_MAX)
+            connection.connection_lost(None)
+            shaking.send(None)
+            shaking.send(None)
+        except StopIteration:
+            raise AssertionError("an impostor is trusted") from None
+        except (HandshakeFailed, Unavailable):
+            pass
+        finally:
+            shaking.close()
+        assert not connection.trusted
 
 
 def message_types() -> list[type[Message]]:

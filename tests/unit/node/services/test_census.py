@@ -135,6 +135,32 @@ async def test_scrub_that_is_late_says_so(chunks: AsyncChunkStore) -> None:
     assert scrub.problems()
 
 
+@pytest.mark.parametrize(
+    "note",
+    [
+        b'{"is_walking": true, "cursor": "../../etc/passwd"}',
+        b'{"is_walking": true, "cursor": ""}',
+        b'{"is_walking": true, "started_ms": ' + b"9" * 18 + b"}",
+        b'{"is_walking": true, "started_ms": -1}',
+        b"[" * 4000,
+        b"",
+    ],
+)
+async def test_scrub_with_a_damaged_note_starts_over(note: bytes) -> None:
+    """Notes are not synced: a power loss may leave anything. It must not stop the scrub for good,
+    nor may it hide that one is late."""
+    chunks = AsyncChunkStore(MemoryChunkStore(MemoryDisk(random.Random(1))))
+    await store_blob(chunks, blob_id(1))
+    notebook = MemoryNotebook()
+    await notebook.write(NOTE, note)
+    scrub = make_scrub(chunks, notebook, LeaderEnd())
+    await scrub._load()
+    assert scrub.progress == Progress()
+    await scrub.walk()
+    assert scrub.progress.checked == 1
+    await chunks.close()
+
+
 # --- the comparison --------------------------------------------------------------------------
 
 
