@@ -268,8 +268,9 @@ def test_every_node_can_be_elected_in_turn(config: RaftConfig) -> None:
         assert all((each.role, each.term) == (Role.FOLLOWER, core.term) for each in others)
 
 
-def test_higher_uncommitted_entries_of_a_minority_are_overwritten() -> None:
-    bench = Bench(("a", "b", "c", "d", "e"), config=PLAIN)
+@pytest.mark.parametrize("config", [PLAIN, PRE], ids=["plain", "prevote"])
+def test_higher_uncommitted_entries_of_a_minority_are_overwritten(config: RaftConfig) -> None:
+    bench = Bench(("a", "b", "c", "d", "e"), config=config)
     for node_id, terms, term in (
         ("a", [1], 2),
         ("b", [1], 2),

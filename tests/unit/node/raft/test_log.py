@@ -244,6 +244,34 @@ def test_compacting_what_is_not_applied_stops_the_process() -> None:
         make_log([1, 1]).compact(SnapshotMark(index=2, term=1, membership=ABC))
 
 
+def test_reset_to_a_snapshot_leaves_only_its_mark() -> None:
+    log = make_log([1, 1, 2, 2])
+    log.append([entry(5, 2)])
+    log.take_unwritten(1)
+    log.commit_to(3)
+    log.reset(SnapshotMark(index=9, term=4, membership=AB))
+    assert [log.term_at(each) for each in (4, 8, 9, 10)] == [None, None, 4, None]
+    assert (log.last_index, log.commit, log.applied, log.stable) == (9, 9, 9, 9)
+    assert (log.membership, log.memory_index, log.slice(10, 10, 100)) == (AB, 10, ())
+    log.persisted(1)  # of before the reset: proves nothing about what comes now
+    log.append([entry(10, 4)])
+    assert log.stable == 9
+
+
+def test_snapshot_never_takes_the_commit_index_back() -> None:
+    log = make_log([1, 1, 1])
+    log.commit_to(3)
+    with pytest.raises(InvariantBroken):
+        log.reset(SnapshotMark(index=2, term=1, membership=AB))
+
+
+def test_slice_at_the_borders_of_a_compacted_log() -> None:
+    log = make_log([5, 5, 6], mark_index=10, mark_term=4)
+    assert log.slice(10, 13, 1000) is None  # the mark itself has no entry
+    assert [each.index for each in log.slice(11, 99, 1000) or ()] == [11, 12, 13]
+    assert log.slice(14, 20, 1000) == ()
+
+
 def test_membership_is_in_force_when_appended_and_falls_back_when_truncated() -> None:
     log = make_log([1])
     log.append([config_entry(2, 1, AB)])

@@ -82,6 +82,18 @@ def test_old_snapshot_is_answered_with_what_is_committed() -> None:
     assert bench["b"].offer is None
 
 
+def test_offer_of_what_the_log_has_is_a_commit_and_no_fetch() -> None:
+    bench = Bench(("a", "b", "c"), config=PLAIN)
+    core = bench.start("a", terms=[1, 1, 1, 1], term=2)
+    bench.send("b", "a", InstallSnapshot(term=2, index=3, snapshot_term=1, membership=ABC))
+    (reply,) = bench.take_messages("a")
+    assert reply.body == AppendReply(term=2, accepted=True, index=3)
+    assert (bench["a"].offer, core.commit_index, core.last_index) == (None, 3, 4)
+    bench.send("b", "a", InstallSnapshot(term=2, index=4, snapshot_term=2, membership=ABC))
+    bench.ready("a")
+    assert bench["a"].offer is not None  # its entry there is another one
+
+
 def test_membership_inside_the_snapshot_wins() -> None:
     bench = with_compacted_leader()
     bench["a"].raft.propose_membership(Membership(voters=("a", "b"), learners=("c",)))
