@@ -1,4 +1,4 @@
-"""The whole test run: fast tests in parallel, then real clusters, embedded and on servers at once.
+"""The whole test run: fast tests, and real clusters embedded and on servers, all at once.
 
     .venv/bin/python scripts/testrun.py [pytest arguments for all phases]
 
@@ -24,12 +24,13 @@ LATE = 124
 MINUTES_MAX = float(os.environ.get("TEST_MINUTES", "40"))
 FAREWELL_SECONDS = 60
 PHASES = {
-    "unit": ["-m", "not (cluster or services)", "-n", "2"],
+    "unit": ["-m", "not (cluster or services)", "-n", "2", "--dist", "worksteal"],
     "embedded": ["-m", "cluster and not services"],
     "services": ["-m", "services"],
 }
-# Tests with real processes mostly wait, one test after the other in each phase.
-STAGES = (("unit",), ("embedded", "services"))
+# Tests with real processes mostly wait, one test after the other in each phase; the fast ones
+# compute, and take what is left.
+NICENESS = {"unit": 5}
 
 
 def interrupted(number: int, _frame: object) -> None:
@@ -48,19 +49,19 @@ def start_phase(name: str, extra: list[str], report: Path, output: Path) -> subp
     argv = [sys.executable, "-m", "pytest", "-q", "--durations=10", f"--junitxml={report}"]
     env = {**os.environ, "TEST_SERVICES_DIR": str(SERVICES_DIR)}
     with output.open("wb") as file:
-        return subprocess.Popen(
+        child = subprocess.Popen(
             [*argv, *PHASES[name], *extra], cwd=ROOT, env=env, stdout=file, stderr=file
         )
+    os.setpriority(os.PRIO_PROCESS, child.pid, NICENESS.get(name, 0))
+    return child
 
 
-def run_stage(
-    names: tuple[str, ...], extra: list[str], private: Path, deadline: float
-) -> dict[str, int]:
-    """Runs phases side by side; pytest gets the time to end by itself when it is late."""
-    print(f"\n##### {' and '.join(names)} tests", flush=True)
-    outputs = {name: private / f"{name}.log" for name in names}
+def run_phases(extra: list[str], private: Path, deadline: float) -> dict[str, int]:
+    """All phases side by side; pytest gets the time to end by itself when it is late."""
+    print(f"\n##### {', '.join(PHASES)} tests", flush=True)
+    outputs = {name: private / f"{name}.log" for name in PHASES}
     children = {
-        name: start_phase(name, extra, private / f"{name}.xml", outputs[name]) for name in names
+        name: start_phase(name, extra, private / f"{name}.xml", outputs[name]) for name in PHASES
     }
     codes: dict[str, int] = {}
     try:
@@ -128,8 +129,7 @@ def main(extra: list[str]) -> int:
         reports = {name: Path(private) / f"{name}.xml" for name in PHASES}
         try:
             codes["servers"] = services("up")
-            for names in STAGES:
-                codes |= run_stage(names, extra, Path(private), deadline)
+            codes |= run_phases(extra, Path(private), deadline)
         except KeyboardInterrupt:
             codes["interrupted"] = 130
         finally:

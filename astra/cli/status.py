@@ -24,8 +24,7 @@ def show_status(config: Config, *, data: Path | None, output: Format) -> int:
     gateways = _gateways(data)
     problems = _problems(nodes)
     if output is Format.JSON:
-        leader = next((node["id"] for node in nodes if node["role"] == "leader"), None)
-        print_json({"leader": leader, "nodes": nodes, "gateways": gateways, "problems": problems})
+        print_json(_as_json(nodes, gateways, problems))
     else:
         columns = (
             "id", "zone", "state", "part", "role", "term", "commit", "applied", "pid", "free_gib",
@@ -36,6 +35,19 @@ def show_status(config: Config, *, data: Path | None, output: Format) -> int:
         for problem in problems:
             print(f"! {problem}")
     return 1 if problems else 0
+
+
+async def read_status(config: Config, data: Path) -> dict[str, object]:
+    """What `astra status -o json` prints."""
+    nodes = await _node_rows(config)
+    return _as_json(nodes, _gateways(data), _problems(nodes))
+
+
+def _as_json(
+    nodes: list[dict[str, object]], gateways: list[dict[str, object]], problems: list[str]
+) -> dict[str, object]:
+    leader = next((node["id"] for node in nodes if node["role"] == "leader"), None)
+    return {"leader": leader, "nodes": nodes, "gateways": gateways, "problems": problems}
 
 
 async def _node_rows(config: Config) -> list[dict[str, object]]:

@@ -20,8 +20,8 @@ from tests.support.wait import wait_until
 pytestmark = [pytest.mark.cluster, pytest.mark.services, pytest.mark.timeout(240)]
 
 WRITES = 25
-RECOVERY_SECONDS = 40.0
-GAP_SECONDS_MAX = 10.0
+RECOVERY_SECONDS = 90.0
+GAP_SECONDS_MAX = 20.0
 PAUSE_MS = 1500
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.cluster
 
 BODY = bytes(range(256)) * (3 * 4 * 1024) + b"tail"  # four chunks
 LARGE = BODY * 3  # three stripes, each asked of another holder
-REPAIR_SECONDS = 30.0
+REPAIR_SECONDS = 60.0
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.cluster
 
-READY_SECONDS = 40.0
-STOP_SECONDS = 10.0
+READY_SECONDS = 90.0
+STOP_SECONDS = 20.0
 COMMAND_SECONDS = 60.0
 
 
@@ -83,7 +83,7 @@ class _Running:
         began = time.monotonic()
         self.process.send_signal(number)
         assert self.process.wait(STOP_SECONDS) == 0
-        wait_until(lambda: not _alive(self.members), 1, "all its processes are gone")
+        wait_until(lambda: not _alive(self.members), STOP_SECONDS, "all its processes are gone")
         return time.monotonic() - began
 
     def close(self) -> None:

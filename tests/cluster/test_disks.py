@@ -18,12 +18,12 @@ from astra.wire import PlaceBlobs, Placed
 from tests.support.nodes import NO_EPOCHS, LocalNodes, put_of
 from tests.support.wait import wait_until_async
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 MIB = 1 << 20
 DISK_BYTES = 64 * MIB
 BODY = bytes(range(256)) * 4096
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 @pytest.fixture

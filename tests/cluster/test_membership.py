@@ -25,9 +25,9 @@ from tests.support.wait import wait_until, wait_until_async
 
 pytestmark = pytest.mark.cluster
 
-GAP_SECONDS_MAX = 3.0
-JOIN_SECONDS = 30.0
-DRAIN_SECONDS = 60.0
+GAP_SECONDS_MAX = 10.0  # that writes go on, not how fast: two busy cores are slow
+JOIN_SECONDS = 90.0
+DRAIN_SECONDS = 120.0
 WRITES_AFTER = 40
 
 

@@ -104,7 +104,7 @@ def test_empty_chunk_directory_is_refused_until_a_person_accepts_it_then_refille
     argv = [sys.executable, "-m", "astra.cli.main", "node"]
     argv += ["--config", str(cluster.data / "nodes" / "n2.toml")]
     refused = subprocess.run(
-        argv, capture_output=True, text=True, cwd=ROOT, timeout=30, check=False
+        argv, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
     )
     assert refused.returncode != 0
     assert "is its disk mounted" in refused.stdout + refused.stderr

@@ -40,7 +40,7 @@ async def test_postgres_of_one_node_restarted_keeps_its_data(
     async def answers() -> bool:
         return connection.is_closed()
 
-    await wait_until_async(answers, 5, "the connection notices the restart")
+    await wait_until_async(answers, 60, "the connection notices the restart")
     again = await asyncpg.connect(postgres_dsns[1])
     assert await again.fetchval("SELECT answer FROM kept") == 7
     await again.close()

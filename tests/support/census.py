@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.support.cluster import Cluster
 from tests.support.wait import wait_until
 
-SETTLE_SECONDS = 15.0
+SETTLE_SECONDS = 60.0
 
 
 def blob_files(cluster: Cluster) -> set[str]:

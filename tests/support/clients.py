@@ -4,9 +4,11 @@ Nothing of the caller's home or environment is read: each runner gets a HOME of 
 the programs come from the bin directory of the running interpreter.
 """
 
+import functools
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from mypy_boto3_s3 import S3Client
 REGION = "us-east-1"
 PASTED_REGION = "local"  # as `astra dev` prints it: the aws CLI presigns with SigV4 there
 COMMAND_SECONDS = 300
+_SESSION_LOCK = threading.Lock()  # making clients of one session is not thread-safe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,15 +50,21 @@ class Finished:
 def boto3_client(target: Target, config: Config | None = None) -> S3Client:
     """A client as users make it: default checksums and retries, path style, our endpoint."""
     base = Config(s3={"addressing_style": "path"}, connect_timeout=10, read_timeout=60)
-    session = boto3.session.Session()
-    return session.client(
-        "s3",
-        endpoint_url=target.endpoint,
-        aws_access_key_id=target.access_key,
-        aws_secret_access_key=target.secret_key,
-        region_name=REGION,
-        config=base.merge(config) if config else base,
-    )
+    with _SESSION_LOCK:
+        return _session().client(
+            "s3",
+            endpoint_url=target.endpoint,
+            aws_access_key_id=target.access_key,
+            aws_secret_access_key=target.secret_key,
+            region_name=REGION,
+            config=base.merge(config) if config else base,
+        )
+
+
+@functools.cache
+def _session() -> boto3.session.Session:
+    """One for all clients: a new one reads the whole model of S3 again, a tenth of a second."""
+    return boto3.session.Session()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

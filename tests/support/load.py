@@ -137,7 +137,7 @@ class Load:
                 thread.join(JOIN_SECONDS)
             assert not any(thread.is_alive() for thread in threads), "a client hangs"
 
-    def wait_for_acks(self, count: int, timeout: float = 40.0) -> None:
+    def wait_for_acks(self, count: int, timeout: float = 90.0) -> None:
         """Returns after `count` more writes were acknowledged."""
         goal = len(self.acks) + count
         wait_until(lambda: len(self.acks) >= goal, timeout, f"{count} more acknowledged writes")

@@ -43,7 +43,7 @@ M = TypeVar("M", bound=Message)
 
 SECRET = b"a secret of the tests, 32 bytes long"
 NO_EPOCHS = Epochs()
-READY_SECONDS = 15.0
+READY_SECONDS = 60.0
 
 
 class LocalNodes:

@@ -12,8 +12,10 @@ from botocore.exceptions import ClientError
 from mypy_boto3_s3 import S3Client
 
 from tests.support.clients import Target, boto3_client
-from tests.support.cluster import COMMAND_SECONDS, Cluster, environment
+from tests.support.cluster import Cluster, environment
 from tests.support.services import ROOT
+
+COMMAND_SECONDS = 60.0
 
 
 def new_name(stem: str = "t") -> str:

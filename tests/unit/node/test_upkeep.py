@@ -15,7 +15,7 @@ from tests.support.nodes import NO_EPOCHS, LocalNodes, put_of
 from tests.support.wait import wait_until_async
 
 BODY = bytes(range(256)) * 4096 + b"the end"
-HEAL_SECONDS = 30.0
+HEAL_SECONDS = 60.0
 
 
 @pytest.fixture
