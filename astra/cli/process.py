@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -37,6 +38,16 @@ def reuse_freed_memory() -> None:
     if mallopt is not None:  # another libc has its own ways
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_BUFFER)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_FREE)
+
+
+def open_all_files_allowed() -> None:
+    """Each connection and each open blob is a file, and the usual limit of 1024 is one that every
+    process may raise, up to what the system's owner allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        return  # macOS says "unlimited", and refuses it: the limit stays as it was
 
 
 def run_until_signalled(

@@ -8,6 +8,7 @@ from astra.errors import (
     AstraError,
     DeadlineExceeded,
     OutcomeUnknown,
+    Overloaded,
     RefusalCode,
     Refused,
     Transient,
@@ -56,6 +57,8 @@ def s3_error_of(error: AstraError) -> S3Error:
     """What a client is told. What the cluster could not do now is a 503 that clients retry."""
     if isinstance(error, Refused):
         return S3Error(_CODES[error.code])
+    if isinstance(error, Overloaded):
+        return S3Error("SlowDown", headers=_RETRY)
     if isinstance(error, Transient | OutcomeUnknown | DeadlineExceeded):
         return S3Error("ServiceUnavailable", headers=_RETRY)
     return S3Error("InternalError")
