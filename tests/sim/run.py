@@ -108,10 +108,11 @@ def _play(seed: int, *, story: bool) -> Outcome:
             undecided = Scenario(world).play()
     except Violation as violation:
         error = str(violation)
+        world.violation = violation
     return Outcome(
         seed=seed,
         error=error,
-        story=tuple(world.story),
+        story=world.tell() if error or story else (),
         fingerprint=world.fingerprint(),
         answered=world.history.answered,
         unanswered=world.history.unanswered,
@@ -229,7 +230,9 @@ class Scenario:
         world = self.world
         if not world.run(HEALING_S, world.watch.has_three_copies):
             thin = world.watch.blobs_without_three_copies()
-            raise_violation(world, f"not three good copies after {HEALING_S:g} s: {thin}")
+            raise_violation(
+                world, f"not three good copies after {HEALING_S:g} s: {thin}", HEALING_S
+            )
         world.note("a day passes")
         latest_s = max(machine.wall_offset_s for machine in world.machines.values())
         for machine in world.machines.values():
@@ -243,12 +246,12 @@ class Scenario:
 
     def require(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         if not self.world.run(seconds, condition):
-            raise_violation(self.world, f"not within {seconds:g} s: {what}")
+            raise_violation(self.world, f"not within {seconds:g} s: {what}", seconds)
 
 
-def raise_violation(world: World, text: str) -> None:
+def raise_violation(world: World, text: str, waited_s: float) -> None:
     world.note(text)
-    raise Violation(text)
+    raise Violation(text, waited_s=waited_s)
 
 
 def hear(world: World, *, all_levels: bool) -> None:

@@ -133,10 +133,14 @@ class Watch:
 
     def has_three_copies(self) -> bool:
         """Of every blob. Asked at every moment, so it begins with what was missing last time."""
-        blobs, wanted = held_blobs(self.newest()), min(REPLICAS, len(self.nodes))
-        last = self._thin if self._thin in blobs else None
-        for blob_id in (*([last] if last else ()), *blobs):
-            if len(self.good_copies(blob_id, blobs[blob_id])) < wanted:
+        node, wanted = self.newest(), min(REPLICAS, len(self.nodes))
+        if node is None:
+            return False
+        last = node.storage.tables._tables[BLOBS.name].docs.get((self._thin,))
+        if isinstance(last, Blob) and len(self.good_copies(self._thin, last)) < wanted:
+            return False
+        for blob_id, blob in held_blobs(node).items():
+            if len(self.good_copies(blob_id, blob)) < wanted:
                 self._thin = blob_id
                 return False
         return True

@@ -14,7 +14,7 @@ from astra.errors import AstraError
 from astra.model import AccessKey, User
 from astra.wire import Commit, Committed, Epochs
 from tests.sim.client import ACCESS_KEY, Answer, Client, Denied, Unknown
-from tests.sim.linear import Refusal, Step
+from tests.sim.history import Refusal, Write
 from tests.sim.world import World
 
 KEYS: Final = ("a", "b/1", "b/2", "c")
@@ -258,7 +258,7 @@ class Workload:
         except Unknown:
             return
 
-    async def _write(self, key: str, step: Step, call: Awaitable[object]) -> None:
+    async def _write(self, key: str, step: Write, call: Awaitable[object]) -> None:
         try:
             await call
         except Unknown:

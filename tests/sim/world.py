@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
@@ -23,7 +22,8 @@ from tests.sim.node import SimNode, address_of, sim_raft_config, sim_settings
 from tests.sim.watch import Watch
 
 BUCKET: Final = "bucket"
-STORY_LINES: Final = 60
+STORY_LINES: Final = 40
+STORY_S: Final = 10.0  # what happened so long before a violation may have caused it
 
 
 class World:
@@ -42,7 +42,8 @@ class World:
         self.redis = SimRedis(random.Random(f"redis-{seed}"))
         self.violation: Violation | None = None
         self.trace = 0
-        self.story: deque[str] = deque(maxlen=None if story else STORY_LINES)
+        self.story: list[tuple[float, str]] = []
+        self._tells_all = story
         self._lives = 0
         self.ambushes = 0  # so many new leaders will be crashed as soon as they lead
         self.raft = sim_raft_config(self.rng.choice((300, 4000)))  # or one entry per Append
@@ -71,13 +72,31 @@ class World:
     # --- the story -------------------------------------------------------------------------------
 
     def note(self, text: str) -> None:
-        line = f"{self.loop.now_s:9.4f} {text}"
-        self.trace = zlib.crc32(line.encode(), self.trace)
-        self.story.append(line)
+        self._fingerprint(text)
+        self.story.append((self.loop.now_s, text))
+
+    def note_often(self, text: str) -> None:
+        """As `note`, of what happens all the time: told only in the whole story."""
+        self._fingerprint(text)
+        if self._tells_all:
+            self.story.append((self.loop.now_s, text))
 
     def note_aside(self, text: str) -> None:
         """For the reader only: depends on how much is logged."""
-        self.story.append(f"{self.loop.now_s:9.4f} {text}")
+        self.story.append((self.loop.now_s, text))
+
+    def _fingerprint(self, text: str) -> None:
+        self.trace = zlib.crc32(f"{self.loop.now_s:9.4f} {text}".encode(), self.trace)
+
+    def tell(self) -> tuple[str, ...]:
+        """The whole story if that was asked for, or else what happened around a violation."""
+        told = self.story
+        if self.violation is not None and not self._tells_all:
+            since_s, until_s = self.violation.span(self.loop.now_s)
+            told = [each for each in told if since_s - STORY_S <= each[0] <= until_s]
+            if len(told) > STORY_LINES:
+                told = [*told[: STORY_LINES // 2], (since_s, "..."), *told[-STORY_LINES // 2 :]]
+        return tuple(f"{at_s:9.4f} {text}" for at_s, text in told)
 
     def fail(self, violation: Violation) -> None:
         """The first one counts; the run ends at the next moment."""
@@ -129,7 +148,7 @@ class World:
                 self.loop.call_later(self.rng.expovariate(100), self._crash_if_alive, life)
 
         def on_applied(entries: Sequence[Entry], touched: Sequence[Touched]) -> None:
-            self.note(f"{node.name} applied up to {entries[-1].index}")
+            self.note_often(f"{node.name} applied up to {entries[-1].index}")
             self._guard(lambda: self.watch.on_applied(node.name, entries))
 
         def on_end(error: BaseException | None) -> None:

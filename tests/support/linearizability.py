@@ -8,9 +8,12 @@ An operation is what it demands of the state before it (`requires`) and what it 
 are whatever is hashable; the cheapest search has a state of its own for each write.
 
 `returned=None` is an operation whose outcome nobody knows (a timeout, a 5xx): it may take effect
-at any time after its call, or never. Such operations are taken only where an answer that is known
-cannot be explained otherwise; nothing is lost by that, since whatever was applied and seen by
-nobody can be left out of the order. So a history with many of them stays cheap.
+at any time after its call, or never. Such operations are taken only right before an answer that
+they explain; nothing is lost by that, since whatever was applied and seen by nobody can be left out
+of the order. So a history with many of them stays cheap.
+
+Wing and Gong, "Testing and verifying concurrent objects", 1993; Lowe, "Testing for
+linearizability", 2017.
 """
 
 from __future__ import annotations
@@ -21,7 +24,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 STEPS_MAX: Final = 400_000
-CHAIN_MAX: Final = 4  # operations of unknown outcome in a row that one known answer needs
 
 State = Hashable
 
@@ -71,9 +73,10 @@ class Violation:
     ops: tuple[Op, ...]
     is_proven: bool = True
 
-    def story(self) -> str:
-        """For people: one line per operation, times from the first call."""
-        start = min(op.called for op in self.ops) if self.ops else 0.0
+    def story(self, start: float | None = None) -> str:
+        """For people: one line per operation, times from `start` or else from the first call."""
+        if start is None:
+            start = min(op.called for op in self.ops) if self.ops else 0.0
         lines = [_line(op, start) for op in sorted(self.ops, key=lambda op: op.called)]
         head = "no order explains" if self.is_proven else "search given up on"
         return "\n".join([f"{head} these {len(self.ops)} operations:", *lines])
@@ -180,8 +183,9 @@ class _Search:
         self._known = [op for op, _ in known]
         self._returns = [returned for _, returned in known]
         self._unknown = sorted((op for op in ops if op.returned is None), key=lambda op: op.called)
+        self._kinds = _numbered([(op.requires, op.result) for op in self._unknown])
         self._initial = initial
-        self._steps_max = steps_max
+        self._steps_left = steps_max
 
     def run(self) -> bool | None:
         """True: there is an order. False: there is none. None: too many steps."""
@@ -190,17 +194,16 @@ class _Search:
         stack = [self._next_spots(start)]
         if not self._known:
             return True
-        steps = 0
         while stack:
             spot = next(stack[-1], None)
+            if self._steps_left < 0:
+                return None
             if spot is None:
                 stack.pop()
                 continue
             if spot.first == len(self._known):
                 return True
-            steps += 1
-            if steps > self._steps_max:
-                return None
+            self._steps_left -= 1
             if spot not in seen:
                 seen.add(spot)
                 stack.append(self._next_spots(spot))
@@ -235,22 +238,37 @@ class _Search:
         return found, latest
 
     def _chains(self, spot: _Spot, latest: float) -> Iterator[tuple[frozenset[int], State]]:
-        """States that unknown operations can lead to, each with those it takes, shortest first."""
+        """States that unknown operations can lead to, each with those it takes, shortest first.
+        Only the first one of a chain may be unconditional: it would make those before it vain."""
         layer: list[tuple[frozenset[int], State]] = [(spot.used, spot.state)]
-        reached = {spot.state}
-        for _ in range(CHAIN_MAX):
+        reached = {spot.used}
+        is_first = True
+        while layer and self._steps_left >= 0:
             longer: list[tuple[frozenset[int], State]] = []
             for used, state in layer:
-                for number, op in enumerate(self._unknown):
-                    if op.called > latest:
-                        break
+                for number in self._usable(used, latest):
+                    op = self._unknown[number]
                     fits, after = op.apply(state)
-                    if not fits or number in used or after in reached:
+                    with_it = used | {number}
+                    if not fits or after == state or with_it in reached:
                         continue
-                    reached.add(after)
-                    longer.append((used | {number}, after))
+                    if is_first or op.requires is not None:
+                        self._steps_left -= 1
+                        reached.add(with_it)
+                        longer.append((with_it, after))
             yield from longer
-            layer = longer
+            layer, is_first = longer, False
+
+    def _usable(self, used: frozenset[int], latest: float) -> Iterator[int]:
+        """Unknown operations that may be next. Of several that do the same, the one that was
+        called first: whatever the others can be used for later, they still can."""
+        kinds: set[int] = set()
+        for number, op in enumerate(self._unknown):
+            if op.called > latest:
+                return
+            if number not in used and self._kinds[number] not in kinds:
+                kinds.add(self._kinds[number])
+                yield number
 
     def _after(self, spot: _Spot, index: int, used: frozenset[int], state: State) -> _Spot:
         first, extra = spot.first, spot.extra
@@ -261,3 +279,9 @@ class _Search:
             extra -= {first}
             first += 1
         return _Spot(first, extra, used, state)
+
+
+def _numbered(things: Sequence[Hashable]) -> list[int]:
+    """A number for each, the same one for equal ones."""
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(thing, len(numbers)) for thing in things]

@@ -95,6 +95,29 @@ def test_check_hundreds_of_lost_writes_stay_cheap() -> None:
     assert check([*ops, read("lost7", called=1, returned=2)]) is not None
 
 
+def test_check_long_chain_of_unknown_outcomes_explains_an_answer() -> None:
+    swaps = [compare_and_set(f"v{n}", f"v{n + 1}", called=n, returned=None) for n in range(1, 9)]
+    ops = [write("v1", called=0, returned=1), *swaps, read("v9", called=20, returned=21)]
+    assert check(ops) is None
+    assert check(ops[:5] + ops[6:]) is not None
+
+
+def test_check_unknown_outcomes_that_do_the_same_are_told_apart_by_their_condition() -> None:
+    """The unconditional one explains the first read, since the second needs the other one."""
+    ops = [
+        write("a", called=0, returned=1),
+        compare_and_set("a", "b", called=2, returned=None),
+        write("b", called=3, returned=None),
+        read("b", called=10, returned=11),
+        write("a", called=12, returned=13),
+        read("b", called=14, returned=15),
+        write("c", called=16, returned=17),
+        read("c", called=18, returned=19),
+    ]
+    assert check(ops) is None
+    assert check([*ops, read("b", called=20, returned=21)]) is not None
+
+
 @pytest.mark.parametrize("seed", range(400))
 def test_check_agrees_with_trying_every_order(seed: int) -> None:
     chance = random.Random(seed)

@@ -1,4 +1,4 @@
-"""The judge of the histories, judged by histories whose verdict is known."""
+"""What a history of one key means, by histories whose verdict is known."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import random
 
 import pytest
 
-from tests.sim.linear import NEVER, Kind, Refusal, Step, Verdict, check
+from tests.sim.history import Etag, History, Refusal, Violation, Write
+from tests.support.linearizability import Op, check
+from tests.support.linearizability import read as linear_read
+
+NEVER = None  # the end of a write that was not answered
 
 
-def write(begin: int, end: int, value: str | None, **more: object) -> Step:
-    return Step(kind=Kind.WRITE, value=value, begin=begin, end=end, **more)  # type: ignore[arg-type]  # named fields of Step
+def write(begin: float, end: float | None, value: Etag, **more: object) -> Op:
+    return Write(value=value, begin=begin, end=end, **more).op()  # type: ignore[arg-type]  # named fields
 
 
-def read(begin: int, end: int, value: str | None) -> Step:
-    return Step(kind=Kind.READ, value=value, begin=begin, end=end)
+def read(begin: float, end: float, value: Etag) -> Op:
+    return linear_read(value, called=begin, returned=end)
 
 
 PUT = write(1, 2, "a")
@@ -59,12 +63,14 @@ BAD = {
 
 @pytest.mark.parametrize("name", GOOD)
 def test_check_history_of_a_register_is_linear(name: str) -> None:
-    assert check(GOOD[name]) is Verdict.LINEAR
+    assert check(GOOD[name]) is None
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_check_history_of_no_register_is_broken(name: str) -> None:
-    assert check(BAD[name]) is Verdict.BROKEN
+    found = check(BAD[name])
+    assert found is not None
+    assert found.is_proven
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -72,16 +78,34 @@ def test_check_history_made_by_a_register_is_linear_and_a_changed_read_is_not(se
     """Each operation takes effect at a moment inside of its interval, whatever overlaps."""
     rng = random.Random(seed)
     moments = sorted((rng.uniform(0, 1000), number) for number in range(60))
-    state: str | None = None
-    steps: list[Step] = []
+    state: Etag = None
+    ops: list[Op] = []
     for at, number in moments:
-        begin, end = int(at * 1000) - rng.randrange(20_000), int(at * 1000) + rng.randrange(20_000)
+        begin, end = at - rng.uniform(0, 20), at + rng.uniform(0, 20)
         if rng.random() < 0.4:
             state = f"v{number}"
-            steps.append(write(begin, end if rng.random() < 0.9 else NEVER, state))
+            ops.append(write(begin, end if rng.random() < 0.9 else NEVER, state))
         else:
-            steps.append(read(begin, end, state))
-    assert check(steps) is Verdict.LINEAR
-    last = next(step for step in reversed(steps) if step.kind is Kind.READ)
-    last.value = "what nobody wrote"
-    assert check(steps) is Verdict.BROKEN
+            ops.append(read(begin, end, state))
+    assert check(ops) is None
+    last = max(place for place, op in enumerate(ops) if op.requires is not None)
+    ops[last] = read(ops[last].called, ops[last].called + 1, "what nobody wrote")
+    assert check(ops) is not None
+
+
+def test_judge_stale_read_is_told_by_the_operations_that_matter() -> None:
+    now = [0.0]
+    history = History(lambda: now[0])
+    for place, value in enumerate(("a", "b", "c", "b")):
+        now[0] = float(place)
+        if place < 3:
+            history.answer(history.write("k", value * 32, f"PUT #{place}"))
+        history.read("k", history.begin(), value * 32, f"GET #{place}")
+    with pytest.raises(Violation) as caught:
+        history.judge()
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "key k is not linearizable, no order explains these 3 operations:"
+    assert [line.split()[3:5] for line in lines[1:]] == [
+        ["PUT", "#1"], ["PUT", "#2"], ["GET", "#3"],
+    ]  # fmt: skip
+    assert caught.value.span(60.0) == pytest.approx((1.0, 3.0), abs=0.01)
