@@ -14,6 +14,8 @@ Invariants
 - Orphans are only looked for after a read barrier, and only among ids older than
   BLOB_ORPHAN_AGE_MS_MIN: a blob may be committed for BLOB_COMMIT_AGE_MS_MAX after it was placed,
   so one that old and unknown now stays unknown for ever.
+- A grace is measured by the cluster's time: by a wall clock that is a day behind, a node would keep
+  its dropped copy for a day, and could not be given the third copy of that blob.
 - Deleting twice is harmless; garbage becomes garbage once and is never used again.
 """
 
@@ -33,6 +35,7 @@ from astra.ports import Clock, MetadataStore, MetadataView
 from astra.wire import Commit, Epochs
 from node.chunkstore.executor import AsyncChunkStore
 from node.services.blobs import BlobService
+from node.services.clustertime import ClusterTime
 from node.services.fence import CopyFence
 from node.services.ports import LeaderLink
 
@@ -67,7 +70,7 @@ class GarbageCollector:
         self._blobs = blobs
         self._leader = leader
         self._barrier = barrier
-        self._clock = clock
+        self._time = ClusterTime(store, clock)
         self._grace_ms = grace_ms
 
     async def run(self, interval_s: float) -> None:
@@ -88,13 +91,13 @@ class GarbageCollector:
     async def collect_once(self) -> int:
         """How many of this node's copies were deleted and forgotten."""
         collected, after = 0, ""
+        due_ms = await self._time.now_ms() - self._grace_ms
         while True:
             page = await self._garbage_page(after)
             mine = [
                 blob_id
                 for blob_id, garbage in page
-                if self._node_id in garbage.holders
-                and garbage.since_ms + self._grace_ms <= self._clock.wall_ms()
+                if self._node_id in garbage.holders and garbage.since_ms <= due_ms
             ]
             collected += await self._delete_and_forget(mine)
             if len(page) < _PAGE:
@@ -126,9 +129,9 @@ class GarbageCollector:
     async def collect_dropped_once(self) -> int:
         """How many of this node's dropped copies were deleted and forgotten."""
         collected, after = 0, ""
+        due_ms = await self._time.now_ms() - self._grace_ms
         while True:
             page = await self._dropped_page(after)
-            due_ms = self._clock.wall_ms() - self._grace_ms
             old = [blob_id for blob_id, dropped in page if dropped.since_ms <= due_ms]
             if old:
                 with self._fence.drop(old) as free:

@@ -34,12 +34,18 @@ NOW_MS = 2_000_000_000_000
 OLD_MS = NOW_MS - BLOB_ORPHAN_AGE_MS_MIN - 1
 
 
-class FixedClock:
+class WrongClock:
+    """Of a machine whose wall clock is a day behind the cluster's time, or as far as is said."""
+
+    def __init__(self) -> None:
+        self.passed_ms = 0
+        self.ahead_ms = -86_400_000
+
     def monotonic_ms(self) -> int:
-        return NOW_MS
+        return 5000 + self.passed_ms
 
     def wall_ms(self) -> int:
-        return NOW_MS
+        return NOW_MS + self.ahead_ms + self.passed_ms
 
 
 @dataclass
@@ -74,6 +80,7 @@ class Broom:
         self.leader = LeaderEnd()
         self.barrier_fails = False
         self.fence = CopyFence()
+        self.clock = WrongClock()
         self.on_barrier: Callable[[], Awaitable[None]] | None = None
         blobs = BlobService(node_id="n1", chunks=self.chunks, leader=self.leader, streams_max=4)
         self.collector = GarbageCollector(
@@ -83,7 +90,7 @@ class Broom:
             blobs=blobs,
             leader=self.leader,
             barrier=self._barrier,
-            clock=FixedClock(),
+            clock=self.clock,
             grace_ms=60_000,
             fence=self.fence,
         )
@@ -129,6 +136,7 @@ class Broom:
 @pytest.fixture
 async def broom() -> AsyncIterator[Broom]:
     broom = Broom()
+    await broom.set_clock(NOW_MS)
     yield broom
     await broom.chunks.close()
 
@@ -158,6 +166,16 @@ async def test_collect_within_the_grace_waits(broom: Broom) -> None:
     await broom.put(name, garbage("n1", age_ms=59_999))
     assert await broom.collector.collect_once() == 0
     assert await broom.ids() == [name]
+
+
+async def test_collect_while_nobody_writes_the_grace_passes_all_the_same(broom: Broom) -> None:
+    name = blob_id(NOW_MS)
+    await broom.put(name, garbage("n1", age_ms=0))
+    assert await broom.collector.collect_once() == 0
+    broom.clock.passed_ms += 59_999
+    assert await broom.collector.collect_once() == 0
+    broom.clock.passed_ms += 1
+    assert await broom.collector.collect_once() == 1
 
 
 async def test_collect_without_a_leader_is_done_again_later(broom: Broom) -> None:
@@ -198,6 +216,7 @@ async def test_sweep_by_a_clock_that_jumped_ahead_leaves_a_running_upload_alone(
     """This machine's clock says that a day has passed; the cluster's does not."""
     running = blob_id(OLD_MS)
     await broom.store_blob(running)
+    broom.clock.ahead_ms = 86_400_000
     await broom.set_clock(OLD_MS + 1000)
     assert await broom.collector.sweep_once() == 0
     assert await broom.ids() == [running]
