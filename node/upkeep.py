@@ -172,10 +172,8 @@ class Upkeep:
     def problems(self) -> list[str]:
         problems = self._scrub.problems()
         if self._self_census.missing:
-            problems.append(
-                f"{self._self_census.missing} copies were missing or damaged here at the last"
-                " census: they are copied again"
-            )
+            count = self._self_census.missing
+            problems.append(f"{count} copies are missing or damaged here: they are copied again")
         return problems + self._scan.problems() if self._consensus.is_leader else problems
 
     def work(self) -> tuple[tuple[str, str], ...]:

@@ -59,6 +59,8 @@ _VERIFIED_PAGE_MAX: Final = 20
 _PAUSE_S: Final = 0.05  # after each page: 10,000 blobs a second at most
 _REPORT_TIMEOUT_S: Final = 10.0
 _RETRY_S: Final = 2.0
+_LOOK_AGAIN_S: Final = 10.0  # at what was missing
+_REMEMBERED_MAX: Final = 1000
 
 _log = get_logger("census")
 
@@ -93,25 +95,47 @@ class SelfCensus:
         self._chunks = chunks
         self._leader = leader
         self._barrier = barrier
-        self.missing = 0  # of the newest whole walk
+        self.missing = 0  # as far as is known
+        self._remembered: list[str] = []  # of these
 
     async def run(self, interval_s: float) -> None:
         """For ever; the first time at once."""
         while True:
             try:
                 self.missing = await self.walk()
+                await self._until_due(interval_s)
             except Fatal:
                 raise
             except AstraError as error:
                 _log.debug("not now", reason=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(min(interval_s, _RETRY_S))
-            else:
-                await asyncio.sleep(interval_s)
+
+    async def _until_due(self, interval_s: float) -> None:
+        """Meanwhile looks whether what was missing is back: status must not say for an hour what
+        was repaired within seconds."""
+        left_s = interval_s
+        while left_s > 0 and self._remembered:
+            await asyncio.sleep(min(left_s, _LOOK_AGAIN_S))
+            left_s -= _LOOK_AGAIN_S
+            still = [blob_id for blob_id in self._remembered if await self._lacks(blob_id)]
+            self.missing -= len(self._remembered) - len(still)
+            self._remembered = still
+        if not self.missing:
+            await asyncio.sleep(max(left_s, 0))
+
+    async def _lacks(self, blob_id: str) -> bool:
+        async def get(view: MetadataView) -> Blob | None:
+            return await view.get(BLOBS, (blob_id,))
+
+        blob = await self._store.read(get)
+        is_mine = blob is not None and self._node_id in blob.holders
+        return is_mine and not await is_whole(self._chunks, blob_id)
 
     async def walk(self) -> int:
         """How many copies that should be here are not, or not whole. All are reported."""
         await self._barrier()
         missing, after = 0, ""
+        self._remembered = []
         while True:
             page = await self._page(after)
             mine = [
@@ -123,6 +147,7 @@ class SelfCensus:
                 _log.warning("copies are missing or damaged", count=len(mine), first=mine[0])
                 await report_bad(self._leader, self._node_id, mine)
             missing += len(mine)
+            self._remembered += mine[: _REMEMBERED_MAX - len(self._remembered)]
             if len(page) < PAGE:
                 return missing
             after = page[-1][0]

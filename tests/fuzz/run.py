@@ -60,6 +60,13 @@ def fuzz(target: type[Target], *, count: int, seed: int) -> int:
 
 async def _fuzz(kind: type[Target], count: int, seed: int) -> int:
     target = kind(random.Random(f"{seed}/{kind.name}"))
+    try:
+        return await _feed_all(target, count, seed)
+    finally:
+        target.close()
+
+
+async def _feed_all(target: Target, count: int, seed: int) -> int:
     start = 0
     for number in range(count):
         if number == _WARM_UP:

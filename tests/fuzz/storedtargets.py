@@ -5,6 +5,7 @@ A blob file that was changed may be refused; what it gives is what was stored, o
 
 from __future__ import annotations
 
+import os
 import random
 import tempfile
 from collections.abc import Coroutine
@@ -47,10 +48,12 @@ class BlobFiles(Target):
     """A whole blob file, changed anywhere, or another blob's file under this name."""
 
     name = "blobfile"
+    cost = 10
 
     def __init__(self, chance: random.Random) -> None:
         super().__init__(chance)
-        self._directory = tempfile.TemporaryDirectory(prefix="fuzz-")
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self._directory = tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory)
         layout.initialise(self._directory.name, cluster_id="c", node_id="n1", disk=_QuietDisk())
         self._store = DiskChunkStore(
             self._directory.name, cluster_id="c", node_id="n1", disk=_QuietDisk()
@@ -79,6 +82,10 @@ class BlobFiles(Target):
             assert data.startswith(self._content), "bytes that are not in the file"
         except (BadChunk, BlobNotFound, UnknownFormat):
             pass
+
+    def close(self) -> None:
+        self._store.close()
+        self._directory.cleanup()
 
 
 class Markers(Target):

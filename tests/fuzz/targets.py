@@ -40,6 +40,7 @@ class Target(ABC):
     """One decoder. `name` is for people and the command line."""
 
     name: str
+    cost: int = 1  # about how many inputs of other targets take as long as one of this
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
@@ -53,6 +54,9 @@ class Target(ABC):
     @abstractmethod
     def feed(self, data: bytes) -> None:
         """Gives it to the decoder; whatever leaves here was not declared."""
+
+    def close(self) -> None:  # noqa: B027  # most have nothing to give back
+        """Gives back what it holds outside memory."""
 
 
 class Proposals(Target):

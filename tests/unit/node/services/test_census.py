@@ -1,7 +1,8 @@
 """The node's look for its own files, and the comparison of disks with metadata."""
 
+import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -21,6 +22,7 @@ from node.notebook import MemoryNotebook
 from node.services import census
 from node.services.census import SelfCensus
 from node.services.scrub import NOTE, Progress, ScrubService
+from tests.support.wait import wait_until_async
 
 NOW_MS = 2_000_000_000_000
 
@@ -89,6 +91,43 @@ async def test_self_census_reports_each_missing_copy_over_pages_and_failures(
     missing = [n for number, n in enumerate(names) if number % 5 and number % 3 == 0]
     assert await found.walk() == len(missing)
     assert leader.reported == missing
+
+
+async def test_self_census_copy_that_is_back_or_elsewhere_is_missing_no_more(
+    chunks: AsyncChunkStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was repaired within seconds is not called missing until the next hour's walk."""
+    monkeypatch.setattr(census, "_LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(census, "_REMEMBERED_MAX", 3)
+    tables = MemoryMetadataStore()
+    names = [blob_id(number) for number in range(5)]
+
+    async def write(txn: MetadataTxn) -> None:
+        for name in names:
+            await txn.put(BLOBS, (name,), Blob(size=4, references=1, holders=("n1", "n2")))
+
+    async def move(txn: MetadataTxn) -> None:
+        await txn.put(BLOBS, (names[0],), Blob(size=4, references=1, holders=("n2", "n3")))
+        await txn.delete(BLOBS, (names[1],))
+
+    def shows(count: int) -> Callable[[], Awaitable[bool]]:
+        async def is_so() -> bool:
+            return found.missing == count
+
+        return is_so
+
+    await tables.write(write)
+    found = SelfCensus(
+        node_id="n1", store=tables, chunks=chunks, leader=LeaderEnd(), barrier=no_barrier
+    )
+    running = asyncio.create_task(found.run(3600.0))
+    await wait_until_async(shows(5), 5, "all are missing")
+    await tables.write(move)
+    await wait_until_async(shows(3), 5, "two are no longer to be here")
+    for name in names[2:]:
+        await store_blob(chunks, name)
+    await wait_until_async(shows(0), 5, "all are here, those too that were not remembered")
+    running.cancel()
 
 
 def make_scrub(
