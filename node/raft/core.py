@@ -185,7 +185,6 @@ class RaftCore(CoreView):
             self._poll_votes()
         if self._leadership is not None:
             self._leadership.advance_commit()
-            self._step_down_if_removed()
 
     def applied(self, index: int) -> None:
         """Everything up to `index` is in the state machine."""

@@ -108,6 +108,18 @@ async def test_append_survives_reopening(disk: Disk, storage: RaftStorage) -> No
     assert state.term_runs == (TermRun(index=1, term=1), TermRun(index=3, term=4))
 
 
+@pytest.mark.parametrize("data", [b"\n", b"\x0a" * 9, b"", bytes(range(256)), b'{"x": 10}\n'])
+async def test_any_bytes_and_any_term_survive_reopening(
+    disk: Disk, storage: RaftStorage, data: bytes
+) -> None:
+    """No byte inside of an entry is taken for the end of it."""
+    log = [entry(index, 10 * index, data) for index in range(1, 4)]
+    await storage.append(HardState(term=2570, voted_for="a\nb"), None, log)
+    state = await (await disk.reopen()).load(0, TAIL)
+    assert state.tail == tuple(log)
+    assert state.hard_state == HardState(term=2570, voted_for="a\nb")
+
+
 async def test_hard_state_alone_and_entries_alone_keep_the_other(storage: RaftStorage) -> None:
     await storage.append(HardState(term=2, voted_for="c"), None, [])
     await storage.append(None, None, entries(1, 2, 2))

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from astra.errors import Unavailable
+from astra.errors import Unavailable, WireError
 from astra.wire import Entry, Membership, RaftMessage
 from node.raft.config import RaftConfig
 from node.raft.driver import RaftDriver
@@ -49,6 +49,7 @@ class Peer:
         self.rng = random.Random(node_id)
         self.storage = MemoryStorage(MemoryLog())
         self.state: list[Entry] = []
+        self.installs_to_break = 0
         self.fatal: list[BaseException] = []
         self.apply_gate = asyncio.Event()
         self.apply_gate.set()
@@ -80,6 +81,9 @@ class Peer:
         source = self.network.peers[offer.leader]
         mark = source.driver.mark_at(source.driver.applied_index)
         await prepare(mark)
+        if self.installs_to_break > 0:
+            self.installs_to_break -= 1
+            raise WireError("the peer broke off the snapshot")
         self.state = source.state[: mark.index]
         return mark
 

@@ -367,6 +367,23 @@ async def test_lagging_follower_is_served_by_snapshot_after_compaction() -> None
         assert slow.driver.status().first_index > 1
 
 
+async def test_snapshot_that_breaks_off_is_fetched_again() -> None:
+    async with Network(3) as network:
+        leader = await network.leader()
+        slow = network.followers()[0]
+        network.isolate(slow.node_id)
+        await asyncio.gather(*(leader.driver.propose(b"%d" % number) for number in range(5)))
+        await leader.driver.compact(leader.driver.applied_index)
+        before = list(slow.state)
+        slow.installs_to_break = 2
+        network.cut.clear()
+        await eventually(lambda: slow.installs_to_break == 0)
+        assert slow.state == before
+        await leader.driver.propose(b"last")
+        await eventually(lambda: slow.state == leader.state)
+        assert slow.fatal == []
+
+
 async def test_proposal_that_a_snapshot_overtakes_is_unknown_at_once() -> None:
     """Committed, not applied here: the state that replaces ours has it, but not its result."""
     async with Network(3) as network:
