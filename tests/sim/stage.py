@@ -196,7 +196,7 @@ def staged(seed: int = 1) -> Generator[Stage]:
             try:
                 yield stage
             except BaseException:
-                print("\n".join(stage.world.story))
+                print("\n".join(f"{at:9.3f} {text}" for at, text in stage.world.story))
                 raise
             gc.collect()
     finally:

@@ -5,6 +5,8 @@ Raft cores in virtual time, with the timeouts that nodes really have.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from node.raft.config import RaftConfig
@@ -47,6 +49,10 @@ def test_nodes_that_start_at_once_have_a_leader_within_two_seconds(nodes: int) -
     assert p99(times) <= LEADER_MS_P99
 
 
+def has_leader(cluster: SimCluster) -> Callable[[], bool]:
+    return lambda: cluster.leader() is not None
+
+
 def test_dead_leader_is_replaced_within_two_seconds() -> None:
     times = []
     for seed in range(STARTS):
@@ -57,7 +63,7 @@ def test_dead_leader_is_replaced_within_two_seconds() -> None:
         assert dead is not None
         cluster.crash(dead)
         began = cluster.now
-        assert cluster.run(60_000, lambda each=cluster: each.leader() is not None)
+        assert cluster.run(60_000, has_leader(cluster))
         times.append(cluster.now - began)
     print(f"median {sorted(times)[STARTS // 2]} ms, p99 {p99(times)} ms")
     assert p99(times) <= LEADER_MS_P99
