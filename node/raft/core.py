@@ -64,7 +64,6 @@ from node.raft.types import (
     Role,
     SnapshotMark,
     SnapshotOffer,
-    SoftState,
 )
 from node.raft.view import CoreView
 
@@ -489,5 +488,4 @@ class RaftCore(CoreView):
         """All that must be done since the last call; each thing is handed out once."""
         if self._leadership is not None:
             self._leadership.flush()
-        soft_state = SoftState(role=self.role, leader=self.leader_id, term=self._node.term)
-        return self._outlet.take(soft_state, self._installing)
+        return self._outlet.take(self.role, self.leader_id, self._installing)

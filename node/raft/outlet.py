@@ -12,7 +12,15 @@ from typing import Final
 from astra.errors import invariant
 from astra.wire import Entry
 from node.raft.state import NodeState
-from node.raft.types import HardState, LogWrite, NeedEntries, Ready, SnapshotOffer, SoftState
+from node.raft.types import (
+    HardState,
+    LogWrite,
+    NeedEntries,
+    Ready,
+    Role,
+    SnapshotOffer,
+    SoftState,
+)
 
 _NOTHING: Final = Ready()
 
@@ -39,12 +47,11 @@ class Outlet:
         self._offer_told: SnapshotOffer | None = None
         self._told: SoftState | None = None
 
-    def take(self, soft_state: SoftState, installing: SnapshotOffer | None) -> Ready:
+    def take(self, role: Role, leader: str | None, installing: SnapshotOffer | None) -> Ready:
         node = self._node
         write = self._take_write()
         committed = self._take_committed() if installing is None else ()
-        news = soft_state if soft_state != self._told else None
-        self._told = soft_state
+        news = self._take_news(role, leader, node.term)
         offer = installing if installing is not self._offer_told else None
         self._offer_told = installing
         waiting = node.messages or node.after_persist or node.read_states or node.needs
@@ -65,6 +72,13 @@ class Outlet:
         node.read_states.clear()
         node.needs.clear()
         return ready
+
+    def _take_news(self, role: Role, leader: str | None, term: int) -> SoftState | None:
+        told = self._told
+        if told is not None and (told.role, told.leader, told.term) == (role, leader, term):
+            return None
+        self._told = SoftState(role=role, leader=leader, term=term)
+        return self._told
 
     def _take_write(self) -> LogWrite | None:
         node = self._node

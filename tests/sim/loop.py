@@ -142,6 +142,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def __init__(self, rng: random.Random) -> None:
         self.now_s = 0.0
         self.steps = 0
+        self.is_stopped = False  # run_until returns at the next moment
         self.sockets: Sockets | None = None
         self.on_error: Callable[[Life | None, str], None] = _raise_error
         self.on_crash: Callable[[Life], None] = _nothing
@@ -172,13 +173,15 @@ class SimLoop(asyncio.AbstractEventLoop):
             self.call_soon(lambda: self.create_task(generator.aclose()))
 
     def run_until(self, end_s: float, condition: Callable[[], bool] | None = None) -> bool:
-        """Runs what is due until `end_s`, or until `condition` (asked after each moment of time).
-        Whether the condition came true."""
+        """Runs what is due until `end_s`, until `condition` (asked after each moment of time), or
+        until stopped. Whether the condition came true."""
         ready, timers, run = self._ready, self._timers, self._run
         take, pop = ready.popleft, heapq.heappop
         while True:
             while ready:
                 run(take())
+            if self.is_stopped:
+                return False
             if condition is not None and condition():
                 return True
             if not timers or timers[0][0] > end_s:
@@ -247,7 +250,11 @@ class SimLoop(asyncio.AbstractEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> SimHandle:
-        return self.call_at(self.now_s + max(0.0, delay), callback, *args, context=context)
+        when = self.now_s + delay if delay > 0.0 else self.now_s
+        handle = SimHandle(callback, args, context or contextvars.copy_context(), when)
+        self._order += 1
+        heapq.heappush(self._timers, (when, self._order, handle))
+        return handle
 
     def call_at(  # type: ignore[override]  # arguments are not matched to the callback
         self,

@@ -16,10 +16,12 @@ import asyncio
 import random
 import struct
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from astra.frame import PRELUDE_SIZE
 from tests.sim.loop import LIFE, Life, SimLoop
+
+T = TypeVar("T")
 
 _STREAM: Final = struct.Struct("!4xI")
 _HANDSHAKE_FRAMES: Final = 2  # of each side: they travel as stream 0 too
@@ -59,11 +61,10 @@ class SimNet:
         life = LIFE.get()
         if life is None:
             raise OSError("only a process may connect")
-        await asyncio.sleep(self.delay())
+        await asyncio.sleep(self.delay() + self.delay())
         if self.is_cut(life.name, host) or self.is_cut(host, life.name):
             await self.loop.create_future()  # until the caller's patience ends
         listener = self._listeners.get((host, port))
-        await asyncio.sleep(self.delay())
         if listener is None or not listener[1].is_alive:
             raise ConnectionRefusedError(f"{host}:{port} refused")
         here, there = SimTransport(self, life), SimTransport(self, listener[1])
@@ -202,7 +203,7 @@ class SimTransport(asyncio.Transport):
                 return
             if rng.random() < weather.loss:
                 delay_s += weather.retransmit_s
-        self._send_in_order(lambda: peer.arrive(piece), delay_s)
+        self._send_in_order(delay_s, peer.arrive, piece)
 
     def _is_one_way(self, piece: bytes) -> bool:
         is_frame = len(piece) >= PRELUDE_SIZE and piece.startswith(b"AS")
@@ -222,13 +223,14 @@ class SimTransport(asyncio.Transport):
             later_s = delay_s + rng.uniform(0, 20 * weather.delay_max_s)
             self._loop.call_later(later_s, peer.arrive, piece, context=peer.life.context)
         else:
-            self._send_in_order(lambda: peer.arrive(piece), delay_s)
+            self._send_in_order(delay_s, peer.arrive, piece)
 
-    def _send_in_order(self, event: Callable[[], None], delay_s: float) -> None:
+    def _send_in_order(self, delay_s: float, event: Callable[[T], None], what: T) -> None:
         if self.peer is None:
             return
         self._last_arrival_s = max(self._last_arrival_s, self._loop.now_s + delay_s)
-        handle = self._loop.call_at(self._last_arrival_s, event, context=self.peer.life.context)
+        context = self.peer.life.context
+        handle = self._loop.call_at(self._last_arrival_s, event, what, context=context)
         handle.is_input = True
 
     def get_write_buffer_size(self) -> int:
@@ -289,7 +291,7 @@ class SimTransport(asyncio.Transport):
         """Sends what is queued, then the end."""
         peer = self.peer
         if self.is_open and peer is not None:
-            self._send_in_order(lambda: peer.end_arrives(None), self._net.delay())
+            self._send_in_order(self._net.delay(), peer.end_arrives, None)
             self.lose_later(0.0, None)
         self.is_open = False
 

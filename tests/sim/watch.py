@@ -29,7 +29,6 @@ class Watch:
         self.leaders: dict[int, str] = {}
         self.committed: dict[int, Fact] = {}
         self.applied_max = 0
-        self._thin = ""  # a blob that lacked a copy when it was looked at last
         self._known: dict[Fact, Fact] = {}  # (index, term) -> (term before, data)
 
     # --- Raft ----------------------------------------------------------------------------------
@@ -130,20 +129,6 @@ class Watch:
             for blob_id, blob in held_blobs(self.newest()).items()
             if len(self.good_copies(blob_id, blob)) < wanted
         ]
-
-    def has_three_copies(self) -> bool:
-        """Of every blob. Asked at every moment, so it begins with what was missing last time."""
-        node, wanted = self.newest(), min(REPLICAS, len(self.nodes))
-        if node is None:
-            return False
-        last = node.storage.tables._tables[BLOBS.name].docs.get((self._thin,))
-        if isinstance(last, Blob) and len(self.good_copies(self._thin, last)) < wanted:
-            return False
-        for blob_id, blob in held_blobs(node).items():
-            if len(self.good_copies(blob_id, blob)) < wanted:
-                self._thin = blob_id
-                return False
-        return True
 
     def good_copies(self, blob_id: str, blob: Blob) -> list[str]:
         return [name for name in blob.holders if self.is_good(name, blob_id)]

@@ -102,6 +102,7 @@ class World:
         """The first one counts; the run ends at the next moment."""
         if self.violation is None:
             self.violation = violation
+            self.loop.is_stopped = True
             self.note(f"VIOLATION {violation}")
 
     def _on_error(self, life: Life | None, text: str) -> None:
@@ -116,12 +117,8 @@ class World:
 
     def run(self, seconds: float, condition: Callable[[], bool] | None = None) -> bool:
         """Raises the violation that was found meanwhile. Whether `condition` came true."""
-
-        def is_over() -> bool:
-            return self.violation is not None or (condition is not None and condition())
-
         try:
-            reached = self.loop.run_until(self.loop.now_s + seconds, is_over)
+            reached = self.loop.run_until(self.loop.now_s + seconds, condition)
         except Violation as violation:
             self.fail(violation)
         if self.violation is not None:
