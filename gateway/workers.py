@@ -1,7 +1,8 @@
 """The parent of the gateway's workers: owns the listening socket, replaces workers that die.
 
 The socket stays open while a worker is replaced, so clients that connect meanwhile wait in its
-backlog instead of being refused.
+backlog instead of being refused. When all stop it is closed first: who comes then is refused at
+once, and goes elsewhere, instead of waiting for workers that take nobody any more.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class Workers:
         async with asyncio.TaskGroup() as group:
             for slot in range(self._settings.workers):
                 group.create_task(self._keep(slot, stop))
+            await stop.wait()
+            self._listening.close()
 
     async def _keep(self, slot: int, stop: asyncio.Event) -> None:
         """One worker slot: starts it again whenever it ends, slower when it keeps failing."""
