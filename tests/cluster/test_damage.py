@@ -155,6 +155,20 @@ def test_frozen_holder_delays_neither_upload_nor_download_for_long(
             assert read(s3, bucket, f"k{number}") == BODY
 
 
+def test_holder_that_freezes_in_the_middle_of_a_download_is_replaced_at_the_same_byte(
+    breakable: Cluster, s3: S3Client
+) -> None:
+    """Whichever of the three has the stripe that is under way (FAULTS row 23)."""
+    bucket = new_bucket(s3, "frozen")
+    body = b"".join(bytes([number]) * MIB for number in range(40))
+    s3.put_object(Bucket=bucket, Key="large", Body=body)
+    for pid in _follower_pids(breakable):
+        stream = s3.get_object(Bucket=bucket, Key="large")["Body"]
+        start = stream.read(MIB)
+        with _frozen([pid]):
+            assert start + stream.read() == body
+
+
 def _is_unavailable(request: Callable[[], object]) -> bool:
     """Whether it is answered by 503."""
     try:

@@ -125,6 +125,66 @@ def test_complete_and_abort_of_one_upload_have_one_winner(s3: S3Client) -> None:
             assert key not in keys(s3, bucket)
 
 
+def test_part_that_is_sent_again_while_its_upload_completes_is_in_no_object_unlisted(
+    s3: S3Client,
+) -> None:
+    """FAULTS row 63: the parts as listed, or no object."""
+    bucket = new_bucket(s3, "race")
+    for number in range(4):
+        key = f"k{number}"
+        upload = s3.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+        send = partial(s3.upload_part, Bucket=bucket, Key=key, UploadId=upload, PartNumber=1)
+        first = send(Body=_body(1, 200_000))["ETag"]
+        listed: CompletedMultipartUploadTypeDef = {"Parts": [{"PartNumber": 1, "ETag": first}]}
+        complete = partial(
+            s3.complete_multipart_upload, Bucket=bucket, Key=key, UploadId=upload,
+            MultipartUpload=listed,
+        )  # fmt: skip
+        outcomes = _race([complete, partial(send, Body=_body(2, 200_000 + number))])
+        assert outcomes in (["ok", "NoSuchUpload"], ["InvalidPart", "ok"])
+        if outcomes[0] == "ok":
+            assert read(s3, bucket, key) == _body(1, 200_000)
+        else:
+            assert key not in keys(s3, bucket)
+
+
+def test_copies_of_an_object_that_is_overwritten_and_deleted_are_one_of_its_versions(
+    s3: S3Client,
+) -> None:
+    """FAULTS row 65: also of a part; or there is nothing to copy."""
+    bucket = new_bucket(s3, "race")
+    bodies = [_body(n, 200_000 + n) for n in range(4)]
+    put(s3, bucket, "source", bodies[0])
+    source: CopySourceTypeDef = {"Bucket": bucket, "Key": "source"}
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="whole")["UploadId"]
+    changes: list[Callable[[], object]] = [partial(put, s3, bucket, "source", b) for b in bodies]
+    changes.append(partial(s3.delete_object, Bucket=bucket, Key="source"))
+    copies: list[Callable[[], object]] = [
+        partial(s3.copy_object, Bucket=bucket, Key=f"copy{n}", CopySource=source) for n in range(4)
+    ]
+    copies += [
+        partial(
+            s3.upload_part_copy, Bucket=bucket, Key="whole", UploadId=upload, PartNumber=n,
+            CopySource=source,
+        )
+        for n in range(1, 5)
+    ]  # fmt: skip
+    outcomes = _race([*changes, *copies])
+    assert set(outcomes[: len(changes)]) == {"ok"}
+    assert set(outcomes[len(changes) :]) <= {"ok", "NoSuchKey"}
+    for key in keys(s3, bucket):
+        assert read(s3, bucket, key) in bodies
+    for part in s3.list_parts(Bucket=bucket, Key="whole", UploadId=upload).get("Parts", []):
+        listed: CompletedMultipartUploadTypeDef = {
+            "Parts": [{"PartNumber": part["PartNumber"], "ETag": part["ETag"]}]
+        }
+        s3.complete_multipart_upload(
+            Bucket=bucket, Key="whole", UploadId=upload, MultipartUpload=listed
+        )
+        assert read(s3, bucket, "whole") in bodies
+        return
+
+
 def test_reader_of_an_overwritten_and_deleted_object_gets_the_old_bytes(s3: S3Client) -> None:
     bucket = new_bucket(s3, "race")
     old = b"".join(_body(n, MIB) for n in range(24))
