@@ -12,7 +12,7 @@ import difflib
 import stat
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -90,7 +90,7 @@ BY_NAME: Final[Mapping[str, Setting]] = {setting.name: setting for setting in SE
 class Found:
     """A value and where it came from ("flag", "environment NAME", "file PATH", "default")."""
 
-    value: Value
+    value: Value = field(repr=False)  # may be a secret
     origin: str
 
 

@@ -1,14 +1,18 @@
 """What every Bus promises (astra.ports.Bus): hints arrive when all is well, and a broken way
 neither blocks, raises nor loses the other way."""
 
+import hashlib
+import hmac
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import aio_pika
+import msgspec
 import pytest
 
 from astra.bus_rabbitmq import ENTRIES, HINTS, NoticeChannel, seal, unseal
+from astra.constants import FRAME_HEADER_BYTES_MAX
 from astra.ports import Bus
 from astra.wire import Entry, EntryKind, Notice
 from node.bus.direct import DirectBus
@@ -223,6 +227,23 @@ class TestRabbitAway:
 def test_unseal_what_was_sealed_is_the_notice() -> None:
     notice = entry_notice(7, garbage=("a",))
     assert unseal(SECRET, seal(SECRET, notice)) == notice
+
+
+def test_unseal_by_another_secret_is_refused() -> None:
+    assert unseal(b"o" * 32, seal(SECRET, entry_notice(7))) is None
+
+
+def test_unseal_too_large_is_refused_though_it_is_sealed() -> None:
+    body = seal(SECRET, entry_notice(7, garbage=("a" * FRAME_HEADER_BYTES_MAX,)))
+    assert unseal(SECRET, body) is None
+
+
+def test_unseal_proof_of_a_handshake_is_no_seal() -> None:
+    """The secret seals more than notices; what it says elsewhere says nothing here."""
+    data = msgspec.msgpack.encode(entry_notice(7))
+    for label in (b"", b"astra-handshake-1"):
+        other = hmac.new(SECRET, label + data, hashlib.sha256).digest()
+        assert unseal(SECRET, other + data) is None
 
 
 def test_unseal_changed_byte_is_refused() -> None:
