@@ -127,15 +127,6 @@ class Manifest(Doc, frozen=True, array_like=True, kw_only=True):
     parts: tuple[Part, ...]
 
 
-class CompletedUpload(Doc, frozen=True, array_like=True, kw_only=True):
-    """Kept for a day, so that a repeated CompleteMultipartUpload gets the first answer."""
-
-    version_id: str
-    etag: str
-    checksum: Checksum | None
-    at_ms: int
-
-
 class Upload(Doc, frozen=True, array_like=True, kw_only=True):
     """A multipart upload. Its id is globally unique and opaque."""
 
@@ -148,7 +139,6 @@ class Upload(Doc, frozen=True, array_like=True, kw_only=True):
     tags: tuple[tuple[str, str], ...] = ()
     checksum_algorithm: str = ""
     checksum_composite: bool = False
-    completed: CompletedUpload | None = None
     initiator_id: str = ""
     acl: Acl = None  # of the object that it becomes
     surplus_extents: int = 0  # of its parts, beyond one each
