@@ -419,7 +419,6 @@ class Notice(Wire, frozen=True, kw_only=True, tag="notice"):
     access: bool = False  # users or keys changed
     buckets: tuple[str, ...] = ()  # bucket settings changed
     entries: tuple[Entry, ...] = ()  # committed entries, for learners; consecutive
-    garbage: tuple[str, ...] = ()  # blobs to delete soon
 
 
 # --- blob bytes ------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class DirectBus:
 
     def publish_hint(self, notice: Notice) -> None:
         """To the subscribers: what changed, without the entries."""
-        if notice.access or notice.buckets or notice.garbage:
+        if notice.access or notice.buckets:
             self._notify(msgspec.structs.replace(notice, entries=()) if notice.entries else notice)
 
     def push(self, notice: Notice) -> None:

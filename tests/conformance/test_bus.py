@@ -225,7 +225,7 @@ class TestRabbitAway:
 
 
 def test_unseal_what_was_sealed_is_the_notice() -> None:
-    notice = entry_notice(7, garbage=("a",))
+    notice = entry_notice(7, buckets=("a",))
     assert unseal(SECRET, seal(SECRET, notice)) == notice
 
 
