@@ -29,6 +29,7 @@ settings.register_profile(
 )
 settings.load_profile("astra")
 
+TESTS = Path(__file__).parent
 CLUSTER_FIXTURES = {"embedded_cluster", "services_cluster", "cluster", "start_cluster"}
 SERVICES_FIXTURES = {"services", "backends", "services_cluster", "postgres_dsn", "postgres_dsns"}
 BACKENDS = [
@@ -45,6 +46,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         # A plain parameter that happens to be called `cluster` is no cluster.
         names -= set(getattr(getattr(item, "callspec", None), "params", ()))
         if names & CLUSTER_FIXTURES:
+            if "unit" in item.path.relative_to(TESTS).parts[:1]:
+                taken = ", ".join(names & CLUSTER_FIXTURES)
+                raise pytest.UsageError(f"{item.nodeid}: `{taken}` is a real cluster's fixture")
             item.add_marker("cluster")
         if names & SERVICES_FIXTURES:
             item.add_marker("services")
