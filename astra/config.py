@@ -9,6 +9,7 @@ is not in the table is refused with the nearest one that is.
 from __future__ import annotations
 
 import difflib
+import math
 import stat
 import tomllib
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from astra.constants import INLINE_BYTES_DEFAULT
 from astra.errors import ConfigError
 
 ENV_PREFIX: Final = "ASTRA_"
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _FILE_SUFFIX: Final = "_FILE"
 _OUR_OTHER_ENV: Final = frozenset({"ASTRA_CONFIG"})  # where the TOML file is
 
@@ -160,6 +162,7 @@ def _nearest(name: str, names: Mapping[str, object] | list[str]) -> str:
 
 def _from_file(path: Path) -> dict[str, Found]:
     try:
+        is_private = not path.stat().st_mode & _OTHERS
         tree = tomllib.loads(path.read_text())
     except OSError as error:
         raise ConfigError(f"cannot read the configuration file: {error}") from error
@@ -170,8 +173,21 @@ def _from_file(path: Path) -> dict[str, Found]:
         if not isinstance(rows, dict):
             raise ConfigError(f"{path}: {table} must be in a table, as [{table}]")
         for key, value in rows.items():
-            found.update(_one_of_file(f"{table}.{key}", value, path))
+            one = _one_of_file(f"{table}.{key}", value, path)
+            # A secret under another name is the path of a file, which was looked at.
+            if not is_private and _is_secret(one.get(f"{table}.{key}"), f"{table}.{key}"):
+                raise ConfigError(
+                    f"others may read the secret {table}.{key} in {path}: run chmod 600 {path}"
+                )
+            found.update(one)
     return found
+
+
+def _is_secret(found: Found | None, name: str) -> bool:
+    setting = BY_NAME.get(name)
+    if found is None or setting is None or not setting.is_secret:
+        return False
+    return found.value not in ("", setting.default)
 
 
 def _one_of_file(name: str, value: Value, path: Path) -> dict[str, Found]:
@@ -209,7 +225,7 @@ def _read_secret(path: Path) -> str:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the secret in {path}: {error}") from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if mode & _OTHERS:
         raise ConfigError(f"others may read the secret in {path}: run chmod 600 {path}")
     return text.strip()
 
@@ -229,15 +245,18 @@ _PARSERS: Final[Mapping[type, Callable[[str], Value]]] = {
 
 def _typed(setting: Setting, value: Value, origin: str) -> Value:
     wanted = type(setting.default)
-    if isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool)):
+    is_plain = wanted is not float and (wanted is bool or not isinstance(value, bool))
+    if isinstance(value, wanted) and is_plain:
         return value
     try:
-        return _PARSERS[wanted](str(value))
+        parsed = _PARSERS[wanted](str(value))
     except (ValueError, KeyError):
+        parsed = None
+    is_number = not isinstance(parsed, float) or math.isfinite(parsed)
+    if parsed is None or not is_number or not isinstance(value, str | int | float):
         shown = "the value" if setting.is_secret else repr(value)
-        raise ConfigError(
-            f"{setting.name} ({origin}): {shown} is not of type {wanted.__name__}"
-        ) from None
+        raise ConfigError(f"{setting.name} ({origin}): {shown} is not of type {wanted.__name__}")
+    return parsed
 
 
 def parse_peers(text: str) -> dict[str, str]:

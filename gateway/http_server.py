@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, cast
 
 import structlog
 import uvicorn
@@ -24,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 HEAD_SECONDS_MAX: Final = 20.0
 CONNECTIONS_MAX: Final = 2000
+CONNECTIONS_KEPT: Final = 1800  # above, a new one takes the place of the longest idle one
 KEEP_ALIVE_S: Final = 75
 SEND_STALL_SECONDS_MAX: Final = 60.0  # a client that takes no byte for so long is dropped
 
@@ -87,12 +89,33 @@ class BadHead(Exception):
     """Ends the parsing of a request whose head is too large, or names no path."""
 
 
+class IdleConnections:
+    """The connections of one server that have no request running, longest idle first."""
+
+    def __init__(self) -> None:
+        self._idle: dict[BoundedHttp, None] = {}
+
+    def add(self, connection: BoundedHttp) -> None:
+        self._idle[connection] = None
+
+    def discard(self, connection: BoundedHttp) -> None:
+        self._idle.pop(connection, None)
+
+    def drop_one(self) -> None:
+        """Makes room: clients connect again when they need to, and attackers have to work."""
+        connection = next(iter(self._idle), None)
+        if connection is not None:
+            del self._idle[connection]
+            connection.transport.abort()
+
+
 class BoundedHttp(HttpToolsProtocol):
     """uvicorn's protocol, with a bounded and timed request head; an answer that has begun is
     never mixed with another, and whoever writes it is told that the client has gone."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, idle: IdleConnections, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._idle = idle
         self._in_head = True  # what comes next belongs to a head
         self._head_bytes = 0  # received since the head began, parsed or not
         self._head_size = 0  # of what was parsed of it
@@ -102,10 +125,14 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         break_after_silence(transport, SEND_STALL_SECONDS_MAX)
         super().connection_made(CorkedTransport(transport, self.loop))
+        if len(self.connections) > CONNECTIONS_KEPT:
+            self._idle.drop_one()
+        self._idle.add(self)
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._idle.discard(self)
         super().connection_lost(exc)
         answering = self._answering  # with pipelining not the one that uvicorn knows of
         if answering is not None and not answering.response_complete:
@@ -148,6 +175,10 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_bytes = 0
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        self._idle.add(self)
+        super().on_response_complete()
+
     def send_400_response(self, msg: str) -> None:
         """What cannot be parsed is answered, unless another answer is under way: then that one
         is finished, and is the last."""
@@ -167,6 +198,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
+        self._idle.discard(self)
         super()._start_asgi_task(cycle, app)
 
     def _count(self, size: int) -> None:
@@ -197,7 +229,7 @@ def server_config(settings: GatewaySettings) -> uvicorn.Config:
     """How uvicorn runs a worker. Forwarded headers are trusted from nobody (SECURITY S27)."""
     return uvicorn.Config(
         build_app(settings),
-        http=BoundedHttp,
+        http=cast(type[asyncio.Protocol], partial(BoundedHttp, idle=IdleConnections())),
         loop="uvloop",
         ws="none",
         lifespan="on",

@@ -82,6 +82,7 @@ class NodeSettings:
         )
         _require(self.repair_mib_per_s > 0, "repair_mib_per_s must be above 0")
         _require(self.scrub_mib_per_s > 0, "scrub_mib_per_s must be above 0")
+        _require(self.garbage_grace_s >= 0, "garbage_grace_s must not be below 0")
         _require(self.repair_grace_s > 0, "repair_grace_s must be above 0")
         _require(self.report_interval_s < self.peer_silence_s, "reports must beat peer_silence_s")
 

@@ -9,11 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from astra.cli.process import (
-    open_all_files_allowed,
-    reuse_freed_memory,
-    run_until_signalled,
-)
+from astra.cli.process import open_many_files, reuse_freed_memory, run_until_signalled
 from astra.cli.settings import gateway_settings
 from astra.config import Config
 from astra.log import configure_logging
@@ -48,7 +44,7 @@ def run_worker(config: Config, *, listening_fd: int) -> int:
     from gateway.http_server import serve_worker
 
     reuse_freed_memory()
-    open_all_files_allowed()
+    open_many_files()
     settings = gateway_settings(config)
     configure_logging(settings.log_level)
     serve_worker(settings, socket.socket(fileno=listening_fd))

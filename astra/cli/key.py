@@ -21,6 +21,8 @@ from astra.wire import AccessList, ListAccess
 _USER_ID: Final = re.compile(r"[A-Za-z0-9._@+=,-]{1,128}\Z")
 _ACCESS_KEY: Final = re.compile(r"[A-Za-z0-9._-]{3,128}\Z")
 _SECRET_CHARS_MIN: Final = 8
+_NAME_CHARS_MAX: Final = 128
+_EMAIL: Final = re.compile(r"[!-?A-~]{1,64}@[!-?A-~]{1,190}\Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,10 @@ def create_key(config: Config, wanted: NewKey, output: Format) -> int:
     """Creates the user when it is new, and gives it one more key. Prints the secret, once."""
     if not _USER_ID.match(wanted.user_id):
         raise ConfigError(f"user id {wanted.user_id!r}: letters, digits and ._@+=,- only")
+    if len(wanted.display_name) > _NAME_CHARS_MAX or not wanted.display_name.isprintable():
+        raise ConfigError(f"the display name may have {_NAME_CHARS_MAX} printable characters")
+    if wanted.email and not _EMAIL.match(wanted.email):
+        raise ConfigError(f"{wanted.email!r} is no e-mail address")
     if wanted.access_key and not _ACCESS_KEY.match(wanted.access_key):
         raise ConfigError("the access key may have letters, digits and ._- only, at least 3")
     if wanted.secret_key and len(wanted.secret_key) < _SECRET_CHARS_MIN:

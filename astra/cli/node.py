@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from astra.cli.process import open_all_files_allowed, reuse_freed_memory
+from astra.cli.process import open_many_files, reuse_freed_memory
 from astra.cli.settings import node_settings
 from astra.config import Config
 
@@ -12,5 +12,5 @@ def run_node(config: Config) -> int:
     from node import app
 
     reuse_freed_memory()
-    open_all_files_allowed()
+    open_many_files()
     return app.run_node(node_settings(config))

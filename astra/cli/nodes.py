@@ -94,6 +94,9 @@ def remove_node(config: Config, *, node_id: str, force: bool, data: Path | None)
         async with connected(
             config, timeout_s=_CHANGE_TIMEOUT_S, attempt_timeout_s=_CHANGE_TIMEOUT_S
         ) as leader:
+            found = await leader.ask(ListMembers(), MemberList)
+            if all(member.node.node_id != node_id for member in found.members):
+                raise AstraError(f"{node_id} is no member of the cluster")
             await leader.ask(request, Accepted)
 
     asyncio.run(remove())

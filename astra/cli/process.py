@@ -20,6 +20,7 @@ _M_TRIM_THRESHOLD: Final = -1  # glibc's malloc.h
 _M_MMAP_THRESHOLD: Final = -3
 _LARGEST_BUFFER: Final = 8 * MIB
 _KEPT_FREE: Final = 32 * MIB
+_FILES_WANTED: Final = 65_536
 
 
 def end_with_parent(parent_pid: int) -> None:
@@ -40,14 +41,13 @@ def reuse_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, _KEPT_FREE)
 
 
-def open_all_files_allowed() -> None:
-    """Each connection and each open blob is a file, and the usual limit of 1024 is one that every
-    process may raise, up to what the system's owner allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):
-        return  # macOS says "unlimited", and refuses it: the limit stays as it was
+def open_many_files() -> None:
+    """As many connections and files at once as this system lets us: with its usual limit of 1024
+    a thousand idle clients would keep everybody else out."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, _FILES_WANTED)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def run_until_signalled(

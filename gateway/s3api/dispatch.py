@@ -73,7 +73,10 @@ class S3App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
         exchange = _Exchange(self._context, scope, receive, send)
-        await exchange.run()
+        try:
+            await exchange.run()
+        except BrokenAnswer as error:  # returning without the rest breaks the connection
+            log.warning("answer broken off", request_id=exchange.request_id, reason=str(error))
         if self._context.settings.access_log:
             exchange.log(time.monotonic() - started)
 

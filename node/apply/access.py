@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from astra.commands import DeleteAccessKey, Done, PutUser
 from astra.errors import RefusalCode
-from astra.model import ACCESS_EPOCH, ACCESS_KEYS, USERS, AccessKey
+from astra.model import ACCESS_EPOCH, ACCESS_KEYS, ANONYMOUS_OWNER, USERS, AccessKey
 from node.apply.state import Turn, is_text, refuse_unless
 
 
@@ -20,6 +20,8 @@ async def put_user(turn: Turn, command: PutUser) -> Done:
     new secret, with `replace`; a key of somebody else is never touched."""
     user = command.user
     refuse_unless(is_text(user.user_id), RefusalCode.INVALID_ARGUMENT, "not a user id")
+    is_somebody = user.user_id != ANONYMOUS_OWNER  # who owns what nobody signed for
+    refuse_unless(is_somebody, RefusalCode.INVALID_ARGUMENT, f"{user.user_id} is nobody's id")
     existing = await turn.batch.get(USERS, (user.user_id,))
     if existing is not None:
         user = replace(user, created_ms=existing.created_ms)

@@ -87,6 +87,34 @@ def test_load_secret_that_others_may_read_is_refused(tmp_path: Path) -> None:
         load(environ={"ASTRA_CLUSTER_SECRET_FILE": str(secret)})
 
 
+def test_load_file_with_a_secret_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    text = '[redis]\nurl = "redis://:password@h:1"\n'
+    file = write(tmp_path / "a.toml", text, mode=0o640)
+    with pytest.raises(ConfigError, match=r"redis\.url .*chmod 600") as caught:
+        load(environ={}, file=file)
+    assert "password" not in str(caught.value)
+    file.chmod(0o600)
+    assert load(environ={}, file=file).text("redis.url")
+
+
+def test_load_file_without_a_secret_may_be_read_by_all(tmp_path: Path) -> None:
+    write(tmp_path / "secret", "s" * 40)
+    text = '[cluster]\nsecret_file = "secret"\n[node]\nmetadata = "sqlite"\n'
+    assert load(environ={}, file=write(tmp_path / "a.toml", text, mode=0o644))
+
+
+@pytest.mark.parametrize("line", ['id = ["a"]', "id = {a = 1}", "id = 2020-01-01"])
+def test_load_value_that_is_no_text_and_no_number_is_refused(tmp_path: Path, line: str) -> None:
+    with pytest.raises(ConfigError, match=r"cluster\.id"):
+        load(environ={}, file=write(tmp_path / "a.toml", f"[cluster]\n{line}\n"))
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf"])
+def test_load_number_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"node\.repair_grace_s"):
+        load(environ={"ASTRA_NODE_REPAIR_GRACE_S": text})
+
+
 def test_required_missing_says_how_to_give_it() -> None:
     with pytest.raises(ConfigError, match=r"ASTRA_CLUSTER_ID.*\[cluster\]"):
         load(environ={}).required("cluster.id")

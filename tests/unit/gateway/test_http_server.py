@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import uvicorn
@@ -10,7 +11,7 @@ from uvicorn.server import ServerState
 
 from astra.constants import HEADER_BYTES_MAX
 from gateway import http_server
-from gateway.http_server import BoundedHttp
+from gateway.http_server import BoundedHttp, IdleConnections
 
 SHORT_S = 0.2
 ANSWER_S = 5.0
@@ -53,9 +54,10 @@ async def _serving() -> AsyncIterator[_Connect]:
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(
-        lambda: BoundedHttp(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+    make = partial(
+        BoundedHttp, config=config, server_state=state, app_state={}, idle=IdleConnections()
     )
+    server = await loop.create_server(make, "127.0.0.1", 0)
     connect = _Connect(server.sockets[0].getsockname()[1], state)
     try:
         yield connect
@@ -182,5 +184,30 @@ def test_a_client_that_takes_no_bytes_is_dropped(monkeypatch: pytest.MonkeyPatch
             async with asyncio.timeout(10 * ANSWER_S):
                 while connect.state.connections:
                     await asyncio.sleep(0.05)
+
+    asyncio.run(run())
+
+
+def test_the_longest_idle_connection_makes_room_for_a_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever only connects keeps nobody out; a request that runs is never dropped."""
+    monkeypatch.setattr(http_server, "CONNECTIONS_KEPT", 3)
+
+    async def run() -> None:
+        async with _serving() as connect:
+            busy, idle, used = await connect(), await connect(), await connect()
+            busy[1].write(_put(5))
+            for stream in (busy, used):
+                stream[1].write(GET if stream is used else b"")
+            assert await _answer(used[0]) == (200, b"0")
+            fresh = await connect()
+            async with asyncio.timeout(ANSWER_S):
+                assert await idle[0].read() == b""
+            for stream in (used, fresh):
+                stream[1].write(GET)
+                assert await _answer(stream[0]) == (200, b"0")
+            busy[1].write(b"12345")
+            assert await _answer(busy[0]) == (200, b"5")
 
     asyncio.run(run())

@@ -39,6 +39,7 @@ from astra.errors import RefusalCode
 from astra.model import (
     ACCESS_EPOCH,
     ACCESS_KEYS,
+    ANONYMOUS_OWNER,
     BLOBS,
     COMPLETION_ORDER,
     COMPLETIONS,
@@ -410,6 +411,11 @@ def _user(name: str = "U", user_id: str = "u") -> User:
 
 def _key(access_key: str = "AK", secret: str = "s", user_id: str = "u") -> AccessKey:
     return AccessKey(access_key=access_key, user_id=user_id, secret=secret)
+
+
+async def test_put_user_cannot_be_who_owns_what_nobody_signed_for() -> None:
+    user = User(user_id=ANONYMOUS_OWNER, display_name="x")
+    assert _code(await Tables().do(PutUser(user=user))) is RefusalCode.INVALID_ARGUMENT
 
 
 async def test_put_user_existing_one_changes_only_with_replace() -> None:
