@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import quote
 
 from tests.chaos.history import META_OP, Content, Event, History, Outcome
 from tests.support.clients import Target
@@ -26,6 +27,8 @@ from tests.support.wait import wait_until
 REQUEST_S: Final = 12.0
 JOIN_S: Final = 40.0
 PART_BYTES: Final = 5 << 20
+STARTS: Final = (0, 1, 299, 65_535, (1 << 20) - 1)  # of ranges
+LENGTHS: Final = (1, 300, 70_000, 1 << 20)
 KIB: Final = 1024
 # Around the inline limit (64 KiB) and the borders of chunks (1 MiB).
 SIZES: Final = (
@@ -34,8 +37,8 @@ SIZES: Final = (
 )  # fmt: skip
 SIZE_WEIGHTS: Final = (6, 6, 20, 20, 6, 6, 6, 10, 3, 3, 3, 1, 1)
 OPERATIONS: Final = {
-    "PUT": 30, "GET": 30, "HEAD": 14, "LIST": 6, "DELETE": 8, "IF_NONE_MATCH": 5, "IF_MATCH": 5,
-    "COPY": 3, "MULTIPART": 1,
+    "PUT": 30, "GET": 25, "RANGE": 5, "HEAD": 14, "LIST": 4, "PAGES": 2, "DELETE": 8,
+    "IF_NONE_MATCH": 5, "IF_MATCH": 5, "COPY": 3, "MULTIPART": 1,
 }  # fmt: skip
 
 
@@ -119,10 +122,15 @@ class Client:
         match kind:
             case "GET":
                 return self.get(key)
+            case "RANGE":
+                start, length = self._chance.choice(STARTS), self._chance.choice(LENGTHS)
+                return self.get_range(key, start, length)
             case "HEAD":
                 return self.head(key)
             case "LIST":
                 return self.list()
+            case "PAGES":
+                return self.list_pages(self._chance.choice(("", "a/")), self._chance.choice((2, 5)))
             case "DELETE":
                 return self.delete(key)
             case "COPY":
@@ -159,6 +167,28 @@ class Client:
             self._history.say_wrong(event, f"GET gave {len(answer.body)} wrong bytes, then broke")
         return event
 
+    def get_range(self, key: str, start: int, length: int) -> Event:
+        """A part of a body: of one write, from the right place, and as long as there is any."""
+        event = self._begin("GET", key)
+        wanted = {"Range": f"bytes={start}-{start + length - 1}"}
+        answer = self._session.ask("GET", self._path(key), headers=wanted)
+        event.seen_op, event.seen_etag = answer.headers.get(META_OP, ""), answer.etag
+        expected = {206: Outcome.OK, 404: Outcome.MISSING, 416: Outcome.REFUSED}
+        self._end(event, answer, expected)
+        content = self._history.contents.get(answer.etag)
+        if answer.status != 206:
+            return event
+        if content is None:
+            self._history.say_wrong(event, "GET of a range shows an ETag that nobody wrote")
+            return event
+        part = content.bytes()[start : start + length]
+        shown = f"bytes {start}-{start + len(part) - 1}/{content.size}"
+        if answer.headers.get("content-range") != shown:
+            self._history.say_wrong(event, f"GET of {shown} is called something else")
+        if answer.body != part if answer.is_whole else not part.startswith(answer.body):
+            self._history.say_wrong(event, f"GET of {shown} gave wrong bytes")
+        return event
+
     def head(self, key: str) -> Event:
         event = self._begin("HEAD", key)
         self._see(event, self._session.ask("HEAD", self._path(key)))
@@ -180,6 +210,27 @@ class Client:
                 self._history.say_wrong(event, f"LIST shows {sorted(strangers)}")
         self._end(event, answer, {200: Outcome.OK})
         return event
+
+    def list_pages(self, prefix: str, size: int) -> Event:
+        """A list in pages: each is a read of the keys from the page before to its own last one."""
+        token, after = "", ""
+        while True:
+            event = self._begin("LIST", "")
+            query = f"list-type=2&max-keys={size}&prefix={quote(prefix, safe='')}"
+            query += f"&continuation-token={quote(token, safe='')}" if token else ""
+            answer = self._session.ask("GET", f"/{self._bucket}?{query}")
+            if answer.status == 200 and answer.is_whole:
+                event.listed = _listed(answer.body)
+                token = _text(answer.body, "NextContinuationToken")
+                last = max(event.listed, default="")
+                event.covered = covered_keys(self._keys, prefix, after, last if token else "")
+                strangers = set(event.listed) - set(event.covered)
+                if strangers or len(event.listed) > size or (token and not event.listed):
+                    self._history.say_wrong(event, f"a page after {after!r} has {event.listed}")
+                after = last
+            self._end(event, answer, {200: Outcome.OK})
+            if event.outcome is not Outcome.OK or not token:
+                return event
 
     # --- writes ---
 
@@ -286,6 +337,13 @@ class Client:
     def _check_etag(self, event: Event, answer: Answer) -> None:
         if event.outcome is Outcome.OK and answer.etag != event.etag:
             self._history.say_wrong(event, f"PUT was answered the ETag {answer.etag}")
+
+
+def covered_keys(keys: Sequence[str], prefix: str, after: str, last: str) -> list[str]:
+    """The keys that a page after `after` shows if they exist; `last` empty: to the end."""
+    return [
+        key for key in keys if key.startswith(prefix) and after < key and (not last or key <= last)
+    ]
 
 
 def _text(document: bytes, tag: str) -> str:

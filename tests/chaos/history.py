@@ -44,6 +44,7 @@ class Event(msgspec.Struct, kw_only=True):
     seen_etag: str = ""
     source: str = ""  # the key that was copied
     listed: dict[str, str] | None = None  # key: ETag
+    covered: list[str] | None = None  # the keys that a page of a list had to show; None: all
     note: str = ""
 
     def line(self, start: float) -> str:

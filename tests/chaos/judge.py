@@ -72,7 +72,7 @@ def _registers(events: Iterable[Event], keys: Sequence[str], etags: _Etags) -> d
     for event in events:
         if event.kind == "LIST":
             if event.listed is not None:
-                for key in keys:
+                for key in keys if event.covered is None else event.covered:
                     registers[key].append(_listed(event, key, etags))
             continue
         op = _op(event, etags)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.chaos.clients import covered_keys
 from tests.chaos.history import Event, History, Outcome
 from tests.chaos.judge import judge
 
@@ -49,6 +50,19 @@ def test_judge_lost_write_is_wrong_and_told_with_key_and_operations() -> None:
 @pytest.mark.parametrize("listed", [{}, {"k": "e0"}, {"k": "e1", "other": "e1"}])
 def test_judge_list_that_lacks_or_invents_is_wrong(listed: dict[str, str]) -> None:
     assert written().add("LIST", key="", listed=listed).verdict()
+
+
+def test_judge_page_speaks_of_the_keys_that_it_covers_only() -> None:
+    assert written().add("LIST", key="", listed={}, covered=["other"]).verdict() == []
+    assert written().add("LIST", key="", listed={}, covered=["k"]).verdict()
+    assert written().add("LIST", key="", listed={"k": "e1"}, covered=["k"]).verdict() == []
+
+
+def test_covered_keys_are_those_between_two_pages() -> None:
+    keys = ["a/1", "b/2", "a/3", "b/4", "a/5"]
+    assert covered_keys(keys, "", "", "") == keys
+    assert covered_keys(keys, "a/", "a/1", "a/3") == ["a/3"]
+    assert covered_keys(keys, "a/", "a/1", "") == ["a/3", "a/5"]
 
 
 def test_judge_list_that_shows_what_was_deleted_is_wrong() -> None:
