@@ -219,6 +219,8 @@ class _Accepted:
         elif (unary := routes.unary.get(kind)) is not None:
             self._start_unary(unary(peer, message), prelude.stream)
         elif (streaming := routes.streaming.get(kind)) is not None:
+            if bulk is not None:
+                raise WireError("an exchange begins before the one before it has ended")
             self._bulk = BulkStream(self.connection, prelude.stream)
             self._bulk_stream = prelude.stream
             self._start(self._serve_stream(streaming(peer, message, self._bulk), self._bulk))

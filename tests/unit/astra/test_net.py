@@ -288,6 +288,26 @@ async def test_stream_handler_fails_midway_raises_and_connection_stays_usable() 
         await stream.release()
 
 
+async def test_stream_second_exchange_on_a_busy_connection_ends_it() -> None:
+    """Else the frames of one would be taken for the other's, or be kept by nobody."""
+    routes, lost = Routes(), asyncio.Event()
+    heard: list[Message] = []
+
+    async def wait_for_more(peer: Peer, message: Message, stream: BulkStream) -> None:
+        heard.append(message)
+        with pytest.raises(Unavailable):
+            await stream.receive(timeout_s=5)
+
+    routes.streaming[BlobWrite] = wait_for_more
+    async with serving(routes) as address, dialing() as dialer:
+        connection = await dialer.connect(address, lambda *_: None, lambda _: lost.set())
+        connection.write(1, BlobWrite(blob_id="a" * 32))
+        connection.write(2, BlobWrite(blob_id="b" * 32))
+        async with asyncio.timeout(5):
+            await lost.wait()
+    assert len(heard) == 1
+
+
 async def test_stream_peer_gone_raises_unavailable() -> None:
     routes = Routes()
     seen = asyncio.Event()
