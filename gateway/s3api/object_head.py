@@ -47,9 +47,20 @@ def parse_object_head(
         owner_id=owner_id,
         storage_class=parse_storage_class(headers),
         headers=_system_headers(headers),
-        user_metadata=tuple(parse_user_metadata(head.headers).items()),
+        user_metadata=tuple(parse_user_metadata(_with_lifted(head, headers)).items()),
         tags=tuple(parse_tagging_header(tagging)) if tagging else (),
     )
+
+
+def _with_lifted(head: RequestHead, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """The lines of the head, and the metadata that a presigner moved into the query."""
+    prefix = PREFIX.decode()
+    lifted = [
+        (raw_name, value.encode())
+        for name, value in headers.items()
+        if name.startswith(prefix) and (raw_name := name.encode()) not in head.header_map
+    ]
+    return [*head.headers, *lifted]
 
 
 def parse_storage_class(headers: Mapping[str, str]) -> str:
