@@ -55,6 +55,16 @@ def successor(key: Key) -> Key:
     return (*key[:-1], last + 1)
 
 
+async def rows_after(
+    view: MetadataView, table: Table[D], after: str, limit: int, *, within: Key = ()
+) -> list[tuple[str, D]]:
+    """The next rows by the text that ends their keys, behind `after` ("": from the first); of
+    those only whose keys begin with `within`."""
+    start = successor((*within, after)) if after else within
+    rows = await view.scan(table, start, successor(within) if within else None, limit)
+    return [(str(key[-1]), doc) for key, doc in rows]
+
+
 class ReadsMany(Protocol):
     """What a view offers whose every call is a round trip. Optional."""
 

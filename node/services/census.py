@@ -31,7 +31,7 @@ from astra.errors import (
     Refused,
 )
 from astra.log import get_logger
-from astra.model import BLOBS, DROPPED, GARBAGE, Blob
+from astra.model import BLOBS, DROPPED, GARBAGE, Blob, D, Key, Table
 from astra.ports import MetadataStore, MetadataView
 from astra.wire import (
     Accepted,
@@ -48,6 +48,7 @@ from astra.wire import (
 )
 from node.chunkstore.executor import AsyncChunkStore
 from node.chunkstore.ports import READ_BATCH_CHUNKS_MAX
+from node.lookup import rows_after
 from node.services.ports import LeaderLink
 from node.services.reads import Reads
 from node.services.repairqueue import RepairQueue
@@ -154,11 +155,7 @@ class SelfCensus:
             await asyncio.sleep(_PAUSE_S)
 
     async def _page(self, after: str) -> Sequence[tuple[str, Blob]]:
-        async def scan(view: MetadataView) -> Sequence[tuple[str, Blob]]:
-            rows = await view.scan(BLOBS, (after + "\0",) if after else (), None, PAGE)
-            return [(str(key[0]), blob) for key, blob in rows]
-
-        return await self._store.read(scan, long=True)
+        return await self._store.read(lambda view: rows_after(view, BLOBS, after, PAGE), long=True)
 
 
 async def is_whole(chunks: AsyncChunkStore, blob_id: str) -> bool:
@@ -206,41 +203,29 @@ class CensusService:
     async def list_blobs(self, request: ListBlobs) -> BlobPage:
         _check_limit(request.limit)
 
-        async def scan(view: MetadataView) -> BlobPage:
-            start = (request.after + "\0",) if request.after else ()
-            rows = await view.scan(BLOBS, start, None, request.limit)
-            held = tuple((str(key[0]), blob) for key, blob in rows if not blob.is_inline)
-            is_last = len(rows) < request.limit
-            return BlobPage(blobs=held, resume=None if is_last else str(rows[-1][0][0]))
-
-        return await self._reads.read(scan, scans=True)
+        rows = await self._rows(BLOBS, request.after, request.limit)
+        held = tuple((blob_id, blob) for blob_id, blob in rows if not blob.is_inline)
+        return BlobPage(blobs=held, resume=_resume(rows, request.limit))
 
     async def list_garbage(self, request: ListGarbage) -> GarbagePage:
         _check_limit(request.limit)
 
-        async def scan(view: MetadataView) -> GarbagePage:
-            start = (request.after + "\0",) if request.after else ()
-            rows = await view.scan(GARBAGE, start, None, request.limit)
-            is_last = len(rows) < request.limit
-            return GarbagePage(
-                blobs=tuple((str(key[0]), garbage) for key, garbage in rows),
-                resume=None if is_last else str(rows[-1][0][0]),
-            )
-
-        return await self._reads.read(scan, scans=True)
+        rows = await self._rows(GARBAGE, request.after, request.limit)
+        return GarbagePage(blobs=tuple(rows), resume=_resume(rows, request.limit))
 
     async def list_dropped(self, request: ListDropped) -> DroppedPage:
         _check_limit(request.limit)
 
-        async def scan(view: MetadataView) -> DroppedPage:
-            node_id = request.node_id
-            after = (request.after + "\0",) if request.after else ()
-            end = (node_id + "\0",)
-            rows = await view.scan(DROPPED, (node_id, *after), end, request.limit)
-            ids = tuple(str(key[1]) for key, _ in rows)
-            return DroppedPage(blob_ids=ids, resume=None if len(ids) < request.limit else ids[-1])
+        rows = await self._rows(DROPPED, request.after, request.limit, within=(request.node_id,))
+        ids = tuple(blob_id for blob_id, _ in rows)
+        return DroppedPage(blob_ids=ids, resume=_resume(rows, request.limit))
 
-        return await self._reads.read(scan, scans=True)
+    async def _rows(
+        self, table: Table[D], after: str, limit: int, *, within: Key = ()
+    ) -> list[tuple[str, D]]:
+        return await self._reads.read(
+            lambda view: rows_after(view, table, after, limit, within=within), scans=True
+        )
 
     async def list_held(self, request: ListHeld) -> HeldPage:
         """What is on this node's disk, whatever the metadata says. What is found damaged is
@@ -271,6 +256,10 @@ class CensusService:
         except BadChunk:
             return False
         return True
+
+
+def _resume(rows: Sequence[tuple[str, object]], limit: int) -> str | None:
+    return None if len(rows) < limit else rows[-1][0]
 
 
 def _check_limit(limit: int) -> None:

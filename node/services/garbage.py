@@ -34,6 +34,7 @@ from astra.model import BLOBS, CLOCK_MS, DROPPED, GARBAGE, MARKS, Dropped, Garba
 from astra.ports import Clock, MetadataStore, MetadataView
 from astra.wire import Commit, Epochs
 from node.chunkstore.executor import AsyncChunkStore
+from node.lookup import rows_after
 from node.services.blobs import BlobService
 from node.services.clustertime import ClusterTime
 from node.services.fence import CopyFence
@@ -105,11 +106,9 @@ class GarbageCollector:
             after = page[-1][0]
 
     async def _garbage_page(self, after: str) -> list[tuple[str, Garbage]]:
-        async def scan(view: MetadataView) -> list[tuple[str, Garbage]]:
-            rows = await view.scan(GARBAGE, (after + "\0",) if after else (), None, _PAGE)
-            return [(str(key[0]), garbage) for key, garbage in rows]
-
-        return await self._store.read(scan, long=True)
+        return await self._store.read(
+            lambda view: rows_after(view, GARBAGE, after, _PAGE), long=True
+        )
 
     async def _delete_and_forget(self, blob_ids: Sequence[str]) -> int:
         if not blob_ids:
@@ -142,12 +141,10 @@ class GarbageCollector:
             after = page[-1][0]
 
     async def _dropped_page(self, after: str) -> list[tuple[str, Dropped]]:
-        async def scan(view: MetadataView) -> list[tuple[str, Dropped]]:
-            start = (self._node_id, after + "\0") if after else (self._node_id,)
-            rows = await view.scan(DROPPED, start, (self._node_id + "\0",), _PAGE)
-            return [(str(key[1]), dropped) for key, dropped in rows]
-
-        return await self._store.read(scan, long=True)
+        return await self._store.read(
+            lambda view: rows_after(view, DROPPED, after, _PAGE, within=(self._node_id,)),
+            long=True,
+        )
 
     async def _still_dropped(self, blob_ids: Sequence[str]) -> list[str]:
         """Those with a row, of which this node is no holder: the second follows from the first,

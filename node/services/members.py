@@ -33,6 +33,7 @@ from astra.wire import (
     MemberList,
     RemoveMember,
 )
+from node.lookup import rows_after
 from node.membership import ClusterMap
 from node.raft.driver import RaftDriver
 from node.raft.progress import PeerState
@@ -202,10 +203,9 @@ class MemberService:
         """Sizes of its blobs in one scan, and where the next one starts ("": at no place)."""
 
         async def scan(view: MetadataView) -> tuple[list[int], str]:
-            start = (after + "\0",) if after else ()
-            rows = await view.scan(BLOBS, start, None, _SCAN_ROWS)
+            rows = await rows_after(view, BLOBS, after, _SCAN_ROWS)
             held = [blob.size for _, blob in rows if node_id in blob.holders]
-            return held, str(rows[-1][0][0]) if len(rows) == _SCAN_ROWS else ""
+            return held, rows[-1][0] if len(rows) == _SCAN_ROWS else ""
 
         return await self._reads.read(scan, scans=True)
 

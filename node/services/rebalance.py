@@ -14,7 +14,7 @@ from typing import Final
 from astra.errors import AstraError, Fatal
 from astra.log import get_logger
 from astra.model import BLOBS, Blob
-from astra.ports import MetadataView
+from node.lookup import rows_after
 from node.services.copies import choose_giver, choose_receiver
 from node.services.ports import Consensus
 from node.services.reads import Reads
@@ -82,11 +82,8 @@ class Rebalancer:
         return receiver
 
     async def _next_page(self) -> Sequence[tuple[str, Blob]]:
-        async def scan(view: MetadataView) -> Sequence[tuple[str, Blob]]:
-            start = (self._after + "\0",) if self._after else ()
-            rows = await view.scan(BLOBS, start, None, _PAGE)
-            return [(str(key[0]), blob) for key, blob in rows]
-
-        page = await self._reads.read(scan, scans=True)
+        page = await self._reads.read(
+            lambda view: rows_after(view, BLOBS, self._after, _PAGE), scans=True
+        )
         self._after = page[-1][0] if len(page) == _PAGE else ""
         return [(blob_id, blob) for blob_id, blob in page if not blob.is_inline]

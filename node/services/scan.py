@@ -17,8 +17,9 @@ from typing import Final
 from astra.constants import REPLICAS
 from astra.errors import AstraError, Fatal
 from astra.log import get_logger
-from astra.model import BLOBS, DROPPED, GARBAGE, Blob
+from astra.model import BLOBS, DROPPED, GARBAGE, Blob, Key
 from astra.ports import Clock, MetadataView
+from node.lookup import rows_after, successor
 from node.membership import ClusterMap
 from node.services.copies import Copies
 from node.services.ports import Consensus
@@ -133,11 +134,7 @@ class RepairScan:
             await asyncio.sleep(PAGE / ROWS_PER_S_MAX)
 
     async def _page(self, after: str) -> Sequence[tuple[str, Blob]]:
-        async def scan(view: MetadataView) -> Sequence[tuple[str, Blob]]:
-            rows = await view.scan(BLOBS, (after + "\0",) if after else (), None, PAGE)
-            return [(str(key[0]), blob) for key, blob in rows]
-
-        return await self._reads.read(scan, scans=True)
+        return await self._reads.read(lambda view: rows_after(view, BLOBS, after, PAGE), scans=True)
 
     def _look_at(self, blob_id: str, blob: Blob, found: Found) -> None:
         found.blobs += 1
@@ -208,19 +205,19 @@ class RepairScan:
 async def _garbage_holders(view: MetadataView) -> dict[str, list[str]]:
     """Of the oldest garbage: a page per walk is enough, it is for ever otherwise."""
     by_node: dict[str, list[str]] = {}
-    for key, garbage in await view.scan(GARBAGE, (), None, PAGE):
+    for blob_id, garbage in await rows_after(view, GARBAGE, "", PAGE):
         for node_id in garbage.holders:
-            by_node.setdefault(node_id, []).append(str(key[0]))
+            by_node.setdefault(node_id, []).append(blob_id)
     return by_node
 
 
 async def _droppers(view: MetadataView) -> dict[str, list[str]]:
     """A page of each node that has copies to delete."""
     by_node: dict[str, list[str]] = {}
-    start: tuple[str, ...] = ()
+    start: Key = ()
     while first := await view.scan(DROPPED, start, None, 1):
         node_id = str(first[0][0][0])
-        rows = await view.scan(DROPPED, (node_id,), (node_id + "\0",), PAGE)
-        by_node[node_id] = [str(key[1]) for key, _ in rows]
-        start = (node_id + "\0",)
+        rows = await rows_after(view, DROPPED, "", PAGE, within=(node_id,))
+        by_node[node_id] = [blob_id for blob_id, _ in rows]
+        start = successor((node_id,))
     return by_node
