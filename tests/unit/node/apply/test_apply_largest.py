@@ -1,4 +1,4 @@
-"""The largest object that there may be (FAULTS row 69): 10,000 parts, 5 TiB; no bytes are needed."""
+"""The largest object that there may be (FAULTS row 69): 10,000 parts, 5 TiB; no bytes needed."""
 
 from __future__ import annotations
 
