@@ -20,7 +20,7 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from astra.constants import VOTERS_MAX
 from astra.errors import ConfigError
@@ -66,16 +66,31 @@ class DevDirectory:
         return self.path / "logs"
 
     def write_private(self, name: str, text: str) -> Path:
-        """Atomically replaces a file that only we may read, durably."""
+        """Atomically replaces a file that only we may read, durably. Raises ConfigError, such as
+        for a full disk; then what was there before is there still."""
         path = self.path / name
         temporary = path.with_name(path.name + ".tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            raise ConfigError(f"cannot write {path}: {error.strerror}") from error
         return path
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        """What the file holds, nothing when it is not there. Raises ConfigError."""
+        path = self.path / name
+        try:
+            found = json.loads(path.read_text()) if path.exists() else {}
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot read {path}: {error}") from error
+        if not isinstance(found, dict):
+            raise ConfigError(f"{path} is damaged: it holds no JSON object")
+        return found
 
     def secret(self) -> str:
         """The cluster's secret; made at the first start."""
@@ -86,8 +101,7 @@ class DevDirectory:
 
     def credentials(self, access_key: str, secret_key: str) -> Credentials:
         """The root user's keys: those given, or those kept, or new ones. Kept from now on."""
-        path = self.path / "credentials.json"
-        kept = json.loads(path.read_text()) if path.exists() else {}
+        kept = self._read_json("credentials.json")
         found = Credentials(
             access_key=access_key or kept.get("access_key") or new_access_key(),
             secret_key=secret_key or kept.get("secret_key") or secrets.token_urlsafe(30),
@@ -104,14 +118,12 @@ class DevDirectory:
 
     def node_ids(self) -> list[str]:
         """The nodes that were started here before; none in a new directory."""
-        path = self.path / "ports.json"
-        return list(json.loads(path.read_text())) if path.exists() else []
+        return list(self._read_json("ports.json"))
 
     def node_addresses(self, count: int) -> dict[str, str]:
         """An address for each node: the port it had, while that is free. Raises ConfigError when
         the directory holds more nodes than asked for (their data would be left out)."""
-        path = self.path / "ports.json"
-        kept: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+        kept: dict[str, int] = self._read_json("ports.json")
         removed = set(_words(self.path / "removed"))
         kept = {node_id: port for node_id, port in kept.items() if node_id not in removed}
         if len(kept) > count:
