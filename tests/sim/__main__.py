@@ -73,11 +73,13 @@ def regressions() -> Iterable[int]:
 def run_many(seeds: list[int], jobs: int, *, brief: bool = False) -> int:
     started = told = time.monotonic()
     done = failed = operations = undecided = 0
+    cpu_s = 0.0
     with multiprocessing.get_context("fork").Pool(jobs, initializer=_freeze) as pool:
         for outcome in pool.imap_unordered(run_apart, seeds, chunksize=4 if len(seeds) > 50 else 1):
             done += 1
             operations += outcome.answered + outcome.unanswered
             undecided += outcome.undecided
+            cpu_s += outcome.cpu_s
             if outcome.error:
                 failed += 1
                 tell(outcome, brief=brief)
@@ -87,7 +89,8 @@ def run_many(seeds: list[int], jobs: int, *, brief: bool = False) -> int:
                 rate = done / (now - started)
                 print(
                     f"{done}/{len(seeds)} seeds, {failed} failed, {operations} operations, "
-                    f"{undecided} keys undecided, {rate:.1f} seeds/s",
+                    f"{undecided} keys undecided, {rate:.1f} seeds/s, "
+                    f"{cpu_s / done:.2f} s of CPU each",
                     flush=True,
                 )
     return 1 if failed else 0

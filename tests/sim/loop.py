@@ -59,12 +59,17 @@ class Life:
 class Machine:
     """What a process keeps when it is killed: its clocks."""
 
-    __slots__ = ("mono_offset_s", "mono_rate", "wall_offset_s")
+    __slots__ = ("mono_offset_s", "mono_rate", "wall_latest_s", "wall_offset_s")
 
     def __init__(self, mono_offset_s: float, mono_rate: float, wall_offset_s: float) -> None:
         self.mono_offset_s = mono_offset_s
         self.mono_rate = mono_rate
-        self.wall_offset_s = wall_offset_s
+        self.wall_offset_s = self.wall_latest_s = wall_offset_s
+
+    def set_wall(self, offset_s: float) -> None:
+        """`wall_latest_s`: how far ahead it ever was; something may bear that time."""
+        self.wall_offset_s = offset_s
+        self.wall_latest_s = max(self.wall_latest_s, offset_s)
 
 
 class SimHandle(asyncio.TimerHandle):

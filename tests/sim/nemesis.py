@@ -211,7 +211,7 @@ class Nemesis:
         name = self.rng.choice(list(self.world.machines))
         seconds = self.rng.choice((-90_000.0, -3600.0, -30.0, 2.0, 30.0, 3600.0, 90_000.0))
         self.world.note(f"the wall clock of {name} jumps by {seconds} s")
-        self.world.machines[name].wall_offset_s += seconds
+        self.world.machines[name].set_wall(self.world.machines[name].wall_offset_s + seconds)
 
     def flip_bit(self) -> None:
         """In a copy of a blob of which all the copies are good."""

@@ -236,9 +236,9 @@ class Scenario:
                 world, f"not three good copies after {HEALING_S:g} s: {thin}", HEALING_S
             )
         world.note("a day passes")
-        latest_s = max(machine.wall_offset_s for machine in world.machines.values())
+        latest_s = max(machine.wall_latest_s for machine in world.machines.values())
         for machine in world.machines.values():
-            machine.wall_offset_s = latest_s + AGES_S
+            machine.set_wall(latest_s + AGES_S)
         world.spawn("g1", self.probe([]))  # with a write the cluster's clock learns of it
         if not self.wait_for(lambda: not world.watch.check_no_garbage(), 30.0):
             raise_violation(world, f"garbage is left: {world.watch.check_no_garbage()}", 30.0)
