@@ -3,9 +3,7 @@
 Rules of this file: values only. No sockets, no clock, no asyncio. A message that is not
 defined here does not exist. Adding a field needs a default; removing or re-typing one needs
 a new WIRE_VERSION. Every collection and every byte string that a peer sends is bounded by
-the frame limits, which are checked before anything is decoded.
-
-Frames are in astra/frame.py.
+the limits of frames (frame.py), which are checked before anything is decoded.
 """
 
 from __future__ import annotations
@@ -127,17 +125,9 @@ class ReadIndexReply(RaftBody, frozen=True, kw_only=True, array_like=True, tag="
 
 
 RaftMessageBody = (
-    RequestVote
-    | VoteReply
-    | Append
-    | AppendReply
-    | Heartbeat
-    | HeartbeatReply
-    | InstallSnapshot
-    | TimeoutNow
-    | ReadIndexRequest
-    | ReadIndexReply
-)
+    RequestVote | VoteReply | Append | AppendReply | Heartbeat | HeartbeatReply
+    | InstallSnapshot | TimeoutNow | ReadIndexRequest | ReadIndexReply
+)  # fmt: skip
 
 
 class RaftMessage(Wire, frozen=True, kw_only=True, tag="raft"):
@@ -486,8 +476,7 @@ class RepairBlob(Wire, frozen=True, kw_only=True, tag="repair-blob"):
 
 
 # --- the census: what the metadata says, and what is on the disks ------------------------------
-# Pages in the order of their keys; `resume` is what to pass as `after` for the next, None at the
-# end. Asked by `astra doctor` and by tests.
+# Pages in the order of their keys; `resume` is what to pass as `after` next, None at the end.
 
 
 class ListBlobs(Wire, frozen=True, kw_only=True, tag="list-blobs"):
@@ -547,6 +536,17 @@ class HeldPage(Wire, frozen=True, kw_only=True, tag="held-page"):
 # --- node to node ----------------------------------------------------------------------------
 
 
+class Sighting(Wire, frozen=True, kw_only=True, tag="sighting"):
+    """How far a node has come: its newest start (number, random token), and how much of the log it
+    has durably. From a node that starts it is a question: noted durably, and answered by the most
+    that the receiver had seen of it before."""
+
+    life: int = 0
+    token: int = 0
+    index: int = 0  # committed entries
+    term: int = 0
+
+
 class NodeReport(Wire, frozen=True, kw_only=True, tag="report"):
     """Each node to the others, about every second: what placement and ranking go by."""
 
@@ -560,6 +560,7 @@ class NodeReport(Wire, frozen=True, kw_only=True, tag="report"):
     applied_index: int = 0
     writable: bool = True
     log_write_ms: float = 0.0  # median of its durable log writes; 0 unknown
+    log: Sighting = Sighting()  # life 0: it takes no part in the log
 
 
 class FetchEntries(Wire, frozen=True, kw_only=True, tag="fetch-entries"):
@@ -688,11 +689,10 @@ Message = (
     | GetBucket | BucketFound | GetAccess | AccessFound | ListAccess | AccessList
     | Subscribe | Notice
     | BlobWrite | BlobPiece | BlobEnd | BlobStored | BlobRead
-    | CheckBlobs | BlobsHeld | ReportBadBlob | ReportBadBlobs | RepairBlob
-    | ListBlobs | BlobPage | ListGarbage | GarbagePage | ListDropped | DroppedPage
-    | ListHeld | HeldPage
-    | NodeReport | FetchEntries | EntryBatch | FetchSnapshot | SnapshotHead | SnapshotPiece
-    | GetStatus | NodeStatus | TransferLeadership | PeerQuery
+    | CheckBlobs | BlobsHeld | ReportBadBlob | ReportBadBlobs | RepairBlob | ListBlobs | BlobPage
+    | ListGarbage | GarbagePage | ListDropped | DroppedPage | ListHeld | HeldPage
+    | NodeReport | Sighting | FetchEntries | EntryBatch | FetchSnapshot | SnapshotHead
+    | SnapshotPiece | GetStatus | NodeStatus | TransferLeadership | PeerQuery
     | ListMembers | MemberList | AddMember | DrainMember | RemoveMember | CountHeld | HeldCount
 )  # fmt: skip
 

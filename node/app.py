@@ -27,6 +27,7 @@ from node.chunkstore.layout import initialise
 from node.chunkstore.store import DiskChunkStore
 from node.clock import SystemClock
 from node.datadir import DataDirectory
+from node.ledger import Ledger
 from node.membership import ClusterMap
 from node.metadata.postgres import PostgresMetadataStore
 from node.metadata.sqlite import SqliteMetadataStore
@@ -42,10 +43,12 @@ EXIT_FATAL: Final = 70  # sysexits EX_SOFTWARE
 _log = get_logger("node")
 
 
-class _Database(MetadataStore, Protocol):
-    """Metadata and Raft log in one database."""
+class Database(MetadataStore, Protocol):
+    """Metadata, Raft log and ledger in one database."""
 
     def raft(self) -> RaftStorage: ...
+
+    def ledger(self) -> Ledger: ...
 
 
 def run_node(settings: NodeSettings) -> int:
@@ -120,7 +123,7 @@ async def _open_parts(settings: NodeSettings) -> AsyncIterator[Parts]:
         chunks = await _open_chunks(settings, directory)
         stack.push_async_callback(chunks.close)
         directory.settle()
-        database = await _open_database(settings, directory)
+        database = await open_database(settings, directory)
         stack.push_async_callback(database.close)
         cache = _make_cache(settings, clock)
         stack.push_async_callback(cache.close)
@@ -134,6 +137,7 @@ async def _open_parts(settings: NodeSettings) -> AsyncIterator[Parts]:
         yield Parts(
             store=database,
             raft_storage=database.raft(),
+            ledger=database.ledger(),
             chunks=chunks,
             cache=cache,
             bus=bus,
@@ -147,7 +151,7 @@ async def _open_parts(settings: NodeSettings) -> AsyncIterator[Parts]:
         )
 
 
-async def _open_database(settings: NodeSettings, directory: DataDirectory) -> _Database:
+async def open_database(settings: NodeSettings, directory: DataDirectory) -> Database:
     if settings.metadata == "sqlite":
         return await SqliteMetadataStore.open(directory.database)
     if settings.metadata.startswith(("postgres://", "postgresql://")):

@@ -12,18 +12,41 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import uuid
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
-from astra.errors import AstraError, DeadlineExceeded, Fatal, NotLeader, Unavailable, WireError
+from astra.commands import ForgetGarbage
+from astra.errors import (
+    AstraError,
+    DamagedLog,
+    DeadlineExceeded,
+    Fatal,
+    NotLeader,
+    Unavailable,
+    WireError,
+)
 from astra.log import get_logger
 from astra.net import Dialer
-from astra.wire import Entry, EntryBatch, EntryKind, FetchEntries, Membership, Notice
+from astra.wire import (
+    Commit,
+    Committed,
+    Entry,
+    EntryBatch,
+    EntryKind,
+    Epochs,
+    FetchEntries,
+    Membership,
+    Message,
+    Notice,
+)
 from node.applier import Applier
 from node.membership import ClusterMap
 from node.raft.log import decode_membership
 from node.snapshots import SnapshotInstaller
+
+M = TypeVar("M", bound=Message)
 
 _FETCH_TIMEOUT_S: Final = 5.0
 _PUSHED_MAX: Final = 1024  # notices with entries that wait; more are dropped and fetched later
@@ -54,7 +77,6 @@ class LogFollower:
         self._lock = asyncio.Lock()
         self._leader_at: str | None = None  # its address: it may be a node we do not know yet
         self._is_finished = False
-        self.is_level = asyncio.Event()  # has once applied all that was committed when it asked
         self.commit_index = 0
         self.membership: Membership | None = None  # of the Raft group, at the applied index
         self._membership_index = 0
@@ -114,10 +136,12 @@ class LogFollower:
             except AstraError as error:
                 _log.info("not following now", reason=f"{type(error).__name__}: {error}")
 
-    def hurry(self) -> None:
-        """Looks for new entries now."""
-        self._pushed.append(())  # fits nowhere: a gap
-        self._wake.set()
+    async def commit_something(self) -> None:
+        """On return the cluster has committed an entry that was proposed after this call. Raises
+        Unavailable, Refused."""
+        nothing = ForgetGarbage(node_id=self._cluster.node_id, blob_ids=())
+        commit = Commit(request_id=uuid.uuid4().hex, epochs=Epochs(), command=nothing)
+        await self._ask(commit, Committed)
 
     async def finish(self) -> None:
         """Nothing is applied by this follower after it returns."""
@@ -190,9 +214,15 @@ class LogFollower:
         while True:
             self._require_work()
             after = self._applier.applied_index
-            batch = await self._fetch(after)
+            batch = await self._ask(FetchEntries(after=after), EntryBatch)
             self.commit_index = max(self.commit_index, batch.commit)
-            if batch.commit <= after:
+            if batch.commit < after:
+                raise DamagedLog(
+                    f"entry {after} is applied here, and the leader has committed no more than"
+                    f" {batch.commit}: the voters were put back to an older state, and this node"
+                    " must be rebuilt from them"
+                )
+            if batch.commit == after:
                 self._note_level(batch)
                 return
             if batch.entries:
@@ -205,28 +235,27 @@ class LogFollower:
         """Everything up to the batch's commit index is applied here."""
         if batch.membership is not None and self._membership_index <= batch.commit:
             self.membership, self._membership_index = batch.membership, batch.commit
-        self.is_level.set()
 
     async def _take_snapshot(self) -> None:
         if self._leader_at is None:
             raise Unavailable("no leader is known to take a snapshot from")
         await self._snapshots.fetch(self._leader_at, self._applier.applied_index)
 
-    async def _fetch(self, after: int) -> EntryBatch:
-        """From the leader, whoever that is by now."""
+    async def _ask(self, question: Message, kind: type[M]) -> M:
+        """The leader, whoever that is by now."""
         for _ in range(len(self._known()) + 1):
             address = self._leader_at or self._next_guess()
             try:
                 answer = await self._dialer.control(address).call(
-                    FetchEntries(after=after), timeout_s=_FETCH_TIMEOUT_S
+                    question, timeout_s=_FETCH_TIMEOUT_S
                 )
             except NotLeader as error:
                 self._leader_at = error.leader if error.leader != address else None
             except AstraError:
                 self._leader_at = None
             else:
-                if not isinstance(answer, EntryBatch):
-                    raise WireError("FetchEntries is answered by EntryBatch")
+                if not isinstance(answer, kind):
+                    raise WireError(f"{type(question).__name__} is answered by {kind.__name__}")
                 self._leader_at = address
                 return answer
         raise Unavailable("no voter leads, or none can be reached")

@@ -12,6 +12,8 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Final
 
+from msgspec.structs import replace
+
 from astra.errors import AstraError, Fatal, NotLeader
 from astra.log import get_logger
 from astra.net import Dialer, FrameServer, Routes
@@ -24,17 +26,20 @@ from astra.wire import (
     Message,
     NodeStatus,
     ReportBadBlob,
+    Sighting,
 )
 from node.applier import Applier
 from node.chunkstore.executor import AsyncChunkStore
 from node.clock import SystemClock
 from node.follower import LogFollower
 from node.giveway import GiveWay
+from node.ledger import Ledger
 from node.membership import ClusterMap, Reporter
 from node.notebook import MemoryNotebook, Notebook
 from node.raft.driver import RaftDriver
 from node.raft.storage import RaftStorage
 from node.raft.types import Role, SoftState
+from node.recall import Recall
 from node.seat import Seat, any_has_log
 from node.server import Services, fill_routes
 from node.services.blobs import BlobService
@@ -53,6 +58,7 @@ from node.services.update import UpdateService
 from node.services.upload import UploadService
 from node.services.witness import Witness
 from node.settings import NodeSettings
+from node.sightings import Sightings
 from node.snapshots import SnapshotInstaller, SnapshotSource
 from node.transport import LeaderDialer, RaftTransport
 from node.upkeep import Surroundings, Upkeep
@@ -60,6 +66,8 @@ from node.upkeep import Surroundings, Upkeep
 _ENTRIES_BYTES_MAX: Final = 1 << 20
 _RAFT_STOP_S: Final = 3.0
 _EXISTS_TIMEOUT_S: Final = 1.0
+_SIGHTINGS_S: Final = 5.0  # reports that are not stored yet are forgotten by a restart
+_CONFIRM_S: Final = 0.5
 
 _log = get_logger("node")
 
@@ -79,6 +87,7 @@ class Parts:
     cluster: ClusterMap
     clock: SystemClock
     backends: Backends
+    ledger: Ledger
     notebook: Notebook = field(default_factory=MemoryNotebook)
 
 
@@ -92,6 +101,7 @@ class NodeProcess:
         self._installer = SnapshotInstaller(
             store=parts.store, applier=self.applier, dialer=parts.dialer, cluster=parts.cluster
         )
+        self._sightings = Sightings(parts.ledger, random.SystemRandom())
         self.consensus = self._make_seat()
         self._leader_link = LeaderDialer(
             parts.dialer,
@@ -154,6 +164,11 @@ class NodeProcess:
             if settings.is_voter
             else None,
             cluster_exists=self._cluster_exists,
+            recall=Recall(
+                sightings=self._sightings,
+                cluster=self._parts.cluster,
+                dialer=self._parts.dialer,
+            ),
         )
 
     def _make_driver(self) -> RaftDriver:
@@ -195,6 +210,8 @@ class NodeProcess:
             zone=settings.zone,
             free_bytes_min=settings.free_bytes_min,
             log_write_ms=lambda: self.consensus.raft.write_ms.median_ms,
+            log=self._own_sighting,
+            doubt=lambda: self._sightings.own.doubt,
             upkeep=self.upkeep,
         )
 
@@ -259,6 +276,8 @@ class NodeProcess:
             raft=self.consensus.on_raft,
             snapshots=self._make_snapshot_source(),
             members=self._members,
+            sightings=self._sightings,
+            sighting=self._sighting,
         )
 
     def _make_query(self, query_cache: QueryCache) -> QueryService:
@@ -287,6 +306,7 @@ class NodeProcess:
         """Listening on return. Raises ConfigError, Fatal, OSError (port in use)."""
         settings = self._settings
         applied = await self.applier.load()
+        await self._sightings.load()
         self.applier.listen(self._announcer.on_applied)
         self.applier.listen(self._roster.on_applied)
         self.applier.listen_replaced(self._roster.on_replaced)
@@ -299,7 +319,7 @@ class NodeProcess:
         _log.info(
             "node started",
             node_id=settings.node_id, port=self._server.port, applied_index=applied,
-            in_group=self._driver is not None,
+            life=self._sightings.own.life,
         )  # fmt: skip
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -319,6 +339,7 @@ class NodeProcess:
             self._roster.run(settings.report_interval_s),
             self._members.run(settings.report_interval_s / 2),
             self._give_way.run(),
+            self._sightings.run(_SIGHTINGS_S),
             self._compact(),
         ]
 
@@ -339,6 +360,9 @@ class NodeProcess:
                 if self._driver is not None:
                     await self._driver.stop(_RAFT_STOP_S)
                 await self._server.close()
+                await self._sightings.save()
+        except AstraError as error:
+            _log.warning("what was seen of the others is not stored", reason=str(error))
         except TimeoutError:
             _log.warning("stopped without waiting for everything")
         if not self._fatal.done():
@@ -379,6 +403,34 @@ class NodeProcess:
         return await any_has_log(asking, set(self._settings.voters) - {self._settings.node_id})
 
     # --- what routes and parts call back ---
+
+    def _own_sighting(self) -> Sighting:
+        """What this node promises never to fall behind again. Life 0: nothing, it sits beside."""
+        driver, own = self._driver, self._sightings.own
+        if driver is None:
+            return Sighting()
+        return Sighting(
+            life=own.life, token=own.token, index=driver.applied_index, term=driver.durable_term
+        )
+
+    async def _sighting(self, node_id: str, told: Sighting) -> Sighting:
+        """The most that was seen of a node that starts; a leader knows what it acknowledged."""
+        seen = await self._sightings.note_start(node_id, told)
+        return replace(seen, index=max(seen.index, await self._acknowledged_by(node_id)))
+
+    async def _acknowledged_by(self, node_id: str) -> int:
+        """0 unless this node leads for certain: another leader may have cut the rest off."""
+        driver = self._driver
+        if driver is None or not driver.is_leader:
+            return 0
+        term = driver.term
+        try:
+            if not driver.lease_valid_now():
+                await driver.read_barrier(_CONFIRM_S)
+        except AstraError:
+            return 0
+        peer = driver.status().peers.get(node_id)
+        return peer.match if peer is not None and driver.term == term else 0
 
     def _on_fatal(self, error: BaseException) -> None:
         if not self._fatal.done():

@@ -8,10 +8,16 @@ A database without any log belongs to a cluster that starts, to a node that join
 that lost its disk. It bootstraps only if the settings name this node as a voter *and* every other
 voter says that it has no log either: a voter that is silent may hold what this node has forgotten,
 and new nodes with careless settings must not elect a leader among themselves, beside the cluster
-that they were meant to join. So a new cluster starts when all its voters are up. And it moves in
-only after it has once been level with the leader: a voter that comes back with an empty disk has
-then everything again that it may have acknowledged before, so its vote cannot lose it (until then
-it is a voter that is down).
+that they were meant to join. So a new cluster starts when all its voters are up.
+
+A log may be older than what this node has promised: an old disk was put back. So the others are
+asked first (recall.py), and a node whose disk is doubted sits beside, too.
+
+Whoever sits beside moves in only when it has applied an entry that was proposed after it came back.
+That entry is durable on a majority of which it was no part. So it has everything again that it may
+have acknowledged before; and a candidate for whom it may have voted before lacks that entry, and
+can no more be elected by that majority: what it has forgotten harms nobody. Until then it is a
+voter that is down.
 
 Implements services.ports.Consensus by whichever of both is in use.
 """
@@ -22,7 +28,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Set
 from typing import Final
 
-from astra.errors import AstraError
+from astra.errors import AstraError, Fatal, Unavailable
 from astra.log import get_logger
 from astra.ports import MetadataStore
 from astra.wire import Append, Heartbeat, InstallSnapshot, Membership, Notice, RaftMessage
@@ -31,9 +37,12 @@ from node.follower import LogFollower
 from node.raft.driver import RaftDriver
 from node.raft.storage import RaftStorage
 from node.raft.types import RaftState, SnapshotMark
+from node.recall import Recall
+from node.sightings import OLD_DISK, OLD_DISK_TODO
 
 _NOBODY: Final = Membership(voters=())
 _ASK_AGAIN_S: Final = 0.1
+_LOOKS_MAX: Final = 5  # without answers, beside a leader
 _INVITATIONS: Final = (Append, Heartbeat, InstallSnapshot)
 
 _log = get_logger("seat")
@@ -50,10 +59,14 @@ class Seat:
         applier: Applier,
         bootstrap: Membership | None,
         cluster_exists: Callable[[], Awaitable[bool | None]],
+        recall: Recall,
     ) -> None:
         """`bootstrap`: the membership of a cluster that starts, None when this node is not in
         it. `cluster_exists` asks the other nodes whether one has a log: None when that cannot
         be known yet, because a voter does not answer."""
+        self._recall = recall
+        self._stored: RaftState | None = None  # a log of which is not known yet whether it is old
+        self._stored_term = 0
         self.raft = driver
         self._follower = follower
         self._storage = storage
@@ -73,16 +86,25 @@ class Seat:
     # --- life ---
 
     async def start(self, applied: int) -> None:
-        """Moves in when this node's own log says that it belongs there. Raises DamagedLog."""
+        """Moves in when this node's own log says that it belongs there, and nobody else may know
+        better. Raises DamagedLog."""
         await self._storage.initialize(_NOBODY)
         state = await self.raft.load(applied)
-        if not _is_blank(state):
-            self._move_in(applied, state)
+        if _is_blank(state):
+            return
+        self._stored, self._stored_term = state, state.hard_state.term
+        if not self._recall.others(state):
+            await self._return(state)
 
     async def run(self, interval_s: float) -> None:
-        """Starts a cluster together with the other voters, or follows the log until the leader
-        wants this node in the group. The node must be answering by now: the others ask, too."""
-        if self.driver is not None or await self._started_cluster():
+        """Goes on where this node was; or starts a cluster together with the other voters; or
+        follows the log until the leader wants this node in the group. The node must be answering
+        by now: the others ask, too."""
+        if self._stored is not None:
+            await self._return(self._stored)
+        elif self.driver is None:
+            await self._start_cluster()
+        if self.driver is not None:
             return
         _log.info("following the log until the leader takes this node into the group")
         following = asyncio.create_task(self._follower.run(interval_s))
@@ -101,10 +123,35 @@ class Seat:
             following.cancel()
         _log.info("taken into the Raft group", applied_index=index)
 
-    async def _started_cluster(self) -> bool:
+    async def _return(self, state: RaftState) -> None:
+        """Waits until it is known whether the disk may be trusted; moves in when it may."""
+        doubt = await self._doubt(state)
+        self._stored = None
+        if doubt:
+            _log.error(OLD_DISK, why=doubt, todo=OLD_DISK_TODO)
+        else:
+            self._move_in(self._applier.applied_index, state)
+
+    async def _doubt(self, state: RaftState) -> str:
+        """Why the disk cannot be trusted; "": it can."""
+        looks = 0
+        while True:
+            verdict = await self._recall.look(state)
+            if verdict.is_known:
+                return verdict.doubt
+            looks += 1
+            if looks == 1:
+                _log.info("waiting for other voters: have they seen more of this node's log?")
+            if self._invited.is_set() and looks >= _LOOKS_MAX:
+                return await self._recall.distrust(
+                    "a leader is there, but too few voters say what they have seen of this node"
+                )
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def _start_cluster(self) -> None:
         """Waits until it is known whether there is a cluster already; starts one when not."""
         if self._bootstrap is None or self._applier.applied_index > 0:
-            return False
+            return
         is_told = False
         while not self._invited.is_set():
             exists = await self._cluster_exists()
@@ -112,21 +159,34 @@ class Seat:
                 if not exists:
                     mark = SnapshotMark(index=0, term=0, membership=self._bootstrap)
                     await self._enter(mark)
-                return not exists
+                return
             if not is_told:
                 _log.info("waiting for every voter: a new cluster starts when all of them are up")
                 is_told = True
             await asyncio.sleep(_ASK_AGAIN_S)
-        return False
 
     async def _until_wanted(self) -> None:
         await self._invited.wait()
-        self._follower.hurry()
-        await self._follower.is_level.wait()
+        await self._attempt(self._follower.commit_something)
+        await self._attempt(self._follower.read_barrier)
+
+    async def _attempt(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Until it succeeds. Raises what is fatal."""
+        while True:
+            try:
+                await work()
+            except Fatal:
+                raise
+            except AstraError as error:
+                _log.info("not level yet", reason=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(_ASK_AGAIN_S)
+            else:
+                return
 
     async def _enter(self, mark: SnapshotMark) -> None:
-        """The log starts after `mark`."""
+        """The log starts after `mark`. The doubt ends after it is durable."""
         await self._storage.install(mark)
+        await self._recall.renew()
         self._move_in(mark.index, await self.raft.load(mark.index))
 
     def _move_in(self, applied: int, state: RaftState) -> None:
@@ -154,6 +214,8 @@ class Seat:
         return await self._in_use.propose(data, timeout_s)
 
     async def read_barrier(self, timeout_s: float = 5.0) -> int:
+        if self._stored is not None:
+            raise Unavailable("this node is starting")  # nothing may be applied meanwhile
         return await self._in_use.read_barrier(timeout_s)
 
     def lease_valid_now(self) -> bool:
@@ -169,7 +231,7 @@ class Seat:
 
     @property
     def term(self) -> int:
-        return self._in_use.term
+        return max(self._in_use.term, self._stored_term)
 
     @property
     def applied_index(self) -> int:

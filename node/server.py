@@ -62,6 +62,7 @@ from astra.wire import (
     RepairBlob,
     ReportBadBlob,
     ReportBadBlobs,
+    Sighting,
     TransferLeadership,
 )
 from node.membership import ClusterMap
@@ -77,6 +78,7 @@ from node.services.query import QueryService
 from node.services.repair import RepairQueue
 from node.services.update import UpdateService
 from node.services.upload import UploadService
+from node.sightings import Sightings
 from node.snapshots import SnapshotSource
 
 M = TypeVar("M", bound=Message)
@@ -109,6 +111,8 @@ class Services:
     raft: Callable[[RaftMessage], None]
     snapshots: SnapshotSource
     members: MemberService
+    sightings: Sightings
+    sighting: Callable[[str, Sighting], Awaitable[Sighting]]
 
 
 def fill_routes(routes: Routes, services: Services) -> None:
@@ -177,9 +181,16 @@ def _add_node_routes(table: _Table, services: Services) -> None:
         await services.transfer(request.to)
         return Accepted()
 
+    async def sighting(peer: Peer, told: Sighting) -> Message:
+        if peer.role != "node" or not services.cluster.is_member(peer.peer_id):
+            return Sighting()
+        return await services.sighting(peer.peer_id, told)
+
     def note_report(peer: Peer, report: NodeReport) -> None:
         if peer == Peer("node", report.node_id):
             services.cluster.note(report)
+            if services.cluster.is_member(report.node_id):
+                services.sightings.note_report(report.node_id, report.log)
 
     def note_notice(peer: Peer, notice: Notice) -> None:
         if peer.role == "node":
@@ -191,6 +202,7 @@ def _add_node_routes(table: _Table, services: Services) -> None:
             services.raft(message)
 
     table.unary(GetStatus, status)
+    table.unary_of_peer(Sighting, sighting)
     table.unary(TransferLeadership, transfer)
     table.unary(FetchEntries, services.entries)
     table.unary(PeerQuery, services.query.answer_peer)
@@ -216,13 +228,21 @@ class _Table:
         self._cluster = cluster
 
     def unary(self, kind: type[M], handler: Callable[[M], Awaitable[Message]]) -> None:
-        async def handle(peer: Peer, message: Message) -> Message:
-            if not isinstance(message, kind):
-                raise InvariantBroken(f"the route of {kind.__name__} got something else")
+        async def handle(_: Peer, message: M) -> Message:
             try:
                 return await handler(message)
             except NotLeader as error:
                 raise NotLeader(self._cluster.address_of(error.leader)) from error
+
+        self.unary_of_peer(kind, handle)
+
+    def unary_of_peer(
+        self, kind: type[M], handler: Callable[[Peer, M], Awaitable[Message]]
+    ) -> None:
+        async def handle(peer: Peer, message: Message) -> Message:
+            if not isinstance(message, kind):
+                raise InvariantBroken(f"the route of {kind.__name__} got something else")
+            return await handler(peer, message)
 
         self._routes.unary[cast("type[Message]", kind)] = handle
 

@@ -1,15 +1,21 @@
 """`astra doctor`: is everything there, and nothing too much? Disks against metadata.
 
 Exit status 0: every blob has its copies, and nothing lies about. 1: something is wrong, or a node
-did not answer. With --accept-empty it does something else: it tells a stopped node that its empty
-chunk directory is meant to be empty (a new disk), which only a person can know.
+did not answer.
+
+Two options do something else, to a stopped node, which only a person can decide: --accept-empty
+says that its empty chunk directory is meant to be empty (a new disk), --accept-old that its disk
+counts although it is older than what the node has promised (nothing newer is left).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from astra.census import Report, take_census
 from astra.cli.cluster import connected
@@ -18,6 +24,10 @@ from astra.cli.settings import find_config, node_settings
 from astra.config import Config, parse_peers
 from astra.errors import ConfigError
 from astra.wire import ListMembers, MemberList
+
+if TYPE_CHECKING:  # imported where they are used
+    from node.datadir import DataDirectory
+    from node.settings import NodeSettings
 
 _SHOWN_MAX = 20
 _MEANING = {
@@ -93,6 +103,40 @@ def accept_empty(data: Path | None, config_file: Path | None, node_id: str) -> i
     """Makes an empty chunk directory of a stopped node into an empty store. Raises ConfigError:
     not empty, in use, or not a directory of this node."""
     from node.chunkstore.layout import initialise
+
+    with _stopped_node(data, config_file, node_id) as (settings, directory):
+        directory.chunks.mkdir(exist_ok=True)
+        initialise(str(directory.chunks), cluster_id=settings.cluster_id, node_id=settings.node_id)
+    print(f"{node_id} may start: its blobs are copied back from the other nodes")
+    return 0
+
+
+def accept_old(data: Path | None, config_file: Path | None, node_id: str) -> int:
+    """The disk of a stopped node counts at its next start, however old it is. Raises ConfigError:
+    nobody doubts it, in use, or not a directory of this node."""
+    from node.app import open_database
+    from node.sightings import accept_old as accept
+
+    async def overrule() -> str:
+        database = await open_database(settings, directory)
+        try:
+            return await accept(database.ledger())
+        finally:
+            await database.close()
+
+    with _stopped_node(data, config_file, node_id) as (settings, directory):
+        doubt = asyncio.run(overrule())
+    if not doubt:
+        raise ConfigError(f"nobody doubts the disk of {node_id}: just start it")
+    print(f"{node_id} may start and votes with what it has, although {doubt}")
+    return 0
+
+
+@contextmanager
+def _stopped_node(
+    data: Path | None, config_file: Path | None, node_id: str
+) -> Iterator[tuple[NodeSettings, DataDirectory]]:
+    """Its directory, claimed meanwhile."""
     from node.datadir import DataDirectory
 
     file = config_file if data is None else data / "nodes" / f"{node_id}.toml"
@@ -103,9 +147,6 @@ def accept_empty(data: Path | None, config_file: Path | None, node_id: str) -> i
     try:
         if directory.is_new:
             raise ConfigError(f"{settings.data_dir} is new: just start the node")
-        directory.chunks.mkdir(exist_ok=True)
-        initialise(str(directory.chunks), cluster_id=settings.cluster_id, node_id=settings.node_id)
+        yield settings, directory
     finally:
         directory.close()
-    print(f"{node_id} may start: its blobs are copied back from the other nodes")
-    return 0

@@ -223,6 +223,9 @@ def doctor(
     accept_empty: Annotated[
         str, typer.Option(help="Instead: this stopped node's chunk directory is a new, empty disk.")
     ] = "",
+    accept_old: Annotated[
+        str, typer.Option(help="Instead: this stopped node counts although its disk is an old one.")
+    ] = "",
 ) -> None:
     """Compares the disks of all nodes with the metadata. Example: astra doctor --data .astra"""
     from astra.cli import doctor as census
@@ -230,6 +233,8 @@ def doctor(
     def run() -> int:
         if accept_empty:
             return census.accept_empty(data, config, accept_empty)
+        if accept_old:
+            return census.accept_old(data, config, accept_old)
         return census.examine(find_config(config, data), verify=verify, output=output)
 
     _finish(run)

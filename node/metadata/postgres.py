@@ -30,6 +30,7 @@ from node.metadata.export import (
     decode_pieces,
 )
 from node.metadata.postgres_batch import build_batch
+from node.metadata.postgres_ledger import PostgresLedger
 from node.metadata.postgres_link import (
     DATABASE_ERRORS,
     Batch,
@@ -156,6 +157,7 @@ class PostgresMetadataStore:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._raft = PostgresRaftStorage(link)
+        self._ledger = PostgresLedger(link)
         self._turn = asyncio.Lock()
         self._long_reads = asyncio.Semaphore(LONG_READS_MAX)
         self._batches = 0
@@ -170,6 +172,9 @@ class PostgresMetadataStore:
 
     def raft(self) -> PostgresRaftStorage:
         return self._raft
+
+    def ledger(self) -> PostgresLedger:
+        return self._ledger
 
     async def read(self, body: Callable[[MetadataView], Awaitable[T]], *, long: bool = False) -> T:
         """As the Protocol says; Unavailable at once while PostgreSQL is away."""

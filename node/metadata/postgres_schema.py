@@ -36,6 +36,11 @@ _RAFT: Final = (
     "ALTER TABLE raft_entry ALTER COLUMN data SET STORAGE EXTERNAL",
 )
 
+_LEDGER: Final = (
+    "CREATE TABLE IF NOT EXISTS ledger (name TEXT PRIMARY KEY, doc BYTEA NOT NULL, "
+    "crc BIGINT NOT NULL)"
+)
+
 
 async def prepare(connection: Connection) -> str:
     """The identity of the database. Raises ConfigError, UnknownFormat. Durable."""
@@ -43,7 +48,7 @@ async def prepare(connection: Connection) -> str:
     await connection.execute(f"SET client_min_messages = warning; {_STORE}")
     version = await connection.fetchval("SELECT schema_version FROM astra_store")
     if version is None:
-        statements = [*_RAFT, *(create_table(table, POSTGRES) for table in TABLES)]
+        statements = [*_RAFT, _LEDGER, *(create_table(table, POSTGRES) for table in TABLES)]
         async with connection.transaction():
             await connection.execute(";".join(statements))
             await connection.execute(_FIRST_ROW, SCHEMA_VERSION)
@@ -53,7 +58,8 @@ async def prepare(connection: Connection) -> str:
             f"{SCHEMA_VERSION}: start the newer AstraStorage again"
         )
     else:
-        await connection.execute(";".join(create_table(table, POSTGRES) for table in TABLES))
+        statements = [_LEDGER, *(create_table(table, POSTGRES) for table in TABLES)]
+        await connection.execute(";".join(statements))
     await connection.execute(";".join(drop_table(table, STAGING) for table in TABLES))
     return str(await connection.fetchval("SELECT store_id FROM astra_store"))
 

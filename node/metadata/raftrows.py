@@ -21,7 +21,13 @@ from astra.decoding import UNREADABLE
 from astra.errors import DamagedLog, invariant
 from astra.wire import Entry, EntryKind, Membership
 from node.metadata.rows import crc32c
-from node.raft.storage import entry_checksum, hard_state_checksum, is_replaced, verify_entry
+from node.raft.storage import (
+    after_install,
+    entry_checksum,
+    hard_state_checksum,
+    is_replaced,
+    verify_entry,
+)
 from node.raft.types import HardState, RaftState, SnapshotMark, TermRun
 
 ENTRY_COLUMNS: Final = "idx, term, kind, data, crc"
@@ -56,10 +62,7 @@ class RaftMeta(msgspec.Struct, frozen=True, kw_only=True):
 
     def installed(self, mark: SnapshotMark) -> RaftMeta:
         """After the whole log was replaced by a snapshot at `mark`."""
-        old = self.hard_state
-        commit = max(old.commit, mark.index)
-        hard_state = HardState(term=old.term, voted_for=old.voted_for, commit=commit)
-        return RaftMeta(hard_state=hard_state, mark=mark, note=None)
+        return RaftMeta(hard_state=after_install(self.hard_state, mark), mark=mark, note=None)
 
     def settled(self, applied_index: int, term_at_note: int | None) -> RaftMeta:
         """At start: without a note, and with another mark when the log is to be dropped."""

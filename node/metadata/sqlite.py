@@ -54,6 +54,7 @@ from node.metadata.sqlite_engine import (
     read_error,
     wait_settled,
 )
+from node.metadata.sqlite_ledger import SqliteLedger
 from node.metadata.sqlite_raft import SqliteRaftStorage
 from node.metadata.tables import (
     RETIRED,
@@ -146,6 +147,7 @@ class SqliteMetadataStore:
         self._writer = writer
         self._readers = readers
         self._raft = SqliteRaftStorage(writer, readers)
+        self._ledger = SqliteLedger(writer, readers)
 
     @classmethod
     async def open(cls, path: Path) -> SqliteMetadataStore:
@@ -161,6 +163,9 @@ class SqliteMetadataStore:
 
     def raft(self) -> SqliteRaftStorage:
         return self._raft
+
+    def ledger(self) -> SqliteLedger:
+        return self._ledger
 
     async def read(self, body: Callable[[MetadataView], Awaitable[T]], *, long: bool = False) -> T:
         def in_snapshot(connection: Connection) -> T:

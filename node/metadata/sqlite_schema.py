@@ -30,6 +30,10 @@ _RAFT: Final = (
     "mark_index INTEGER NOT NULL, mark_term INTEGER NOT NULL, mark_membership BLOB NOT NULL, "
     "crc INTEGER NOT NULL, note BLOB, note_crc INTEGER)",
 )
+_LEDGER: Final = (
+    "CREATE TABLE IF NOT EXISTS ledger (name TEXT PRIMARY KEY, doc BLOB NOT NULL, "
+    "crc INTEGER NOT NULL)"
+)
 _STORE: Final = (
     "CREATE TABLE IF NOT EXISTS astra_store (one INTEGER PRIMARY KEY CHECK (one = 1), "
     "schema_version INTEGER NOT NULL, flushes INTEGER NOT NULL)"
@@ -47,7 +51,7 @@ def prepare(connection: Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         _check_version(connection)
-        for statement in _RAFT:
+        for statement in (*_RAFT, _LEDGER):
             connection.execute(statement)
         for table in TABLES:
             connection.execute(create_table(table, SQLITE))

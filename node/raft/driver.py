@@ -125,6 +125,7 @@ class RaftDriver(DriverView):
     def begin(self, applied_index: int, state: RaftState) -> None:
         """Starts with a log that was loaded before."""
         invariant(self._core is None, "a driver starts once")
+        self.durable_term = state.hard_state.term
         self._core = RaftCore(
             node_id=self._node_id,
             group=self._group,
@@ -319,6 +320,8 @@ class RaftDriver(DriverView):
         async with self._storage_lock:
             await self._storage.append(write.hard_state, write.truncate_from, write.entries)
         self.write_ms.add(self._clock.monotonic_ms() - began_ms)
+        if write.hard_state is not None:
+            self.durable_term = write.hard_state.term
         self._is_writing = False
         if self._core is None or self._is_dead:
             return

@@ -18,6 +18,7 @@ class DriverView:
     def __init__(self) -> None:
         self._core: RaftCore | None = None
         self._is_dead = False
+        self.durable_term = 0  # never lower after a restart
         self.write_ms = RecentTimes()  # of the own log: one durable transaction each
 
     def committed(self) -> tuple[int, Membership]:

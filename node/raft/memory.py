@@ -12,7 +12,13 @@ from collections.abc import Callable, Sequence
 
 from astra.errors import DamagedLog, invariant
 from astra.wire import Entry, EntryKind, Membership
-from node.raft.storage import entry_checksum, hard_state_checksum, is_replaced, verify_entry
+from node.raft.storage import (
+    after_install,
+    entry_checksum,
+    hard_state_checksum,
+    is_replaced,
+    verify_entry,
+)
 from node.raft.types import HardState, RaftState, SnapshotMark, TermRun
 
 _EMPTY_MARK = SnapshotMark(index=0, term=0, membership=Membership(voters=()))
@@ -176,10 +182,7 @@ class MemoryLog:
         old = self._initialized()
         self._drop(range(old.index + 1, self._last_index + 1))
         self._set_last_index(mark.index)
-        state = self._hard_state
-        commit = max(state.commit, mark.index)
-        hard_state = HardState(term=state.term, voted_for=state.voted_for, commit=commit)
-        self._set_meta(hard_state, mark, None)
+        self._set_meta(after_install(self._hard_state, mark), mark, None)
         self._written()
 
     # --- changes that can be undone ----------------------------------------------------------

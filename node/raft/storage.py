@@ -71,6 +71,17 @@ def is_replaced(
     return mark.index < note.index == applied_index and term_at_note != note.term
 
 
+def after_install(state: HardState, mark: SnapshotMark) -> HardState:
+    """The hard state beside a log that starts at `mark`. Its term is at least that of the mark:
+    else a leader of an older term could have entries acknowledged by a log that never had them."""
+    is_newer = mark.term > state.term
+    return HardState(
+        term=max(mark.term, state.term),
+        voted_for=None if is_newer else state.voted_for,
+        commit=max(state.commit, mark.index),
+    )
+
+
 class RaftStorage(Protocol):
     """Log, hard state and snapshot mark of one node."""
 
@@ -115,5 +126,5 @@ class RaftStorage(Protocol):
 
     async def install(self, mark: SnapshotMark) -> None:
         """Durable: the whole log is dropped, the mark becomes `mark`, the note is removed. The
-        hard state stays, except that its commit becomes at least mark.index."""
+        hard state becomes `after_install`."""
         ...

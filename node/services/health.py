@@ -14,7 +14,7 @@ from typing import Protocol
 from astra.constants import REPLICAS
 from astra.errors import AstraError
 from astra.ports import Bus, Cache, MetadataStore
-from astra.wire import NodeReport, NodeStatus
+from astra.wire import NodeReport, NodeStatus, Sighting
 from node.applier import Applier
 from node.chunkstore.executor import AsyncChunkStore
 from node.chunkstore.ports import Space
@@ -22,6 +22,7 @@ from node.membership import ClusterMap, describe_lag
 from node.raft.types import RaftStatus, Role
 from node.services.blobs import BlobService
 from node.services.ports import Consensus
+from node.sightings import OLD_DISK, OLD_DISK_TODO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,8 @@ class HealthService:
         zone: str,
         free_bytes_min: int,
         log_write_ms: Callable[[], float],
+        log: Callable[[], Sighting],
+        doubt: Callable[[], str],
         upkeep: Work,
     ) -> None:
         self._upkeep = upkeep
@@ -72,6 +75,8 @@ class HealthService:
         self._zone = zone
         self._free_bytes_min = free_bytes_min
         self._log_write_ms = log_write_ms
+        self._log = log
+        self._doubt = doubt
         self._space = Space(total=0, free=0)
         self._disk_problem = ""
 
@@ -89,6 +94,7 @@ class HealthService:
             applied_index=self._applier.applied_index,
             writable=not self._disk_problem and self._space.free >= self._free_bytes_min,
             log_write_ms=self._log_write_ms(),
+            log=self._log(),
         )
 
     async def _measure_space(self) -> None:
@@ -130,6 +136,8 @@ class HealthService:
             problems.append("this node was removed from the cluster: stop it")
         elif self._consensus.leader is None:
             problems.append("no leader: fewer than a majority of the voters can be reached")
+        if doubt := self._doubt():
+            problems.append(f"{OLD_DISK} ({doubt}). To do: {OLD_DISK_TODO}")
         if self._disk_problem:
             problems.append(self._disk_problem)
         elif self._space.free < self._free_bytes_min:

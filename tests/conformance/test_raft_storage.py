@@ -214,6 +214,15 @@ async def test_install_drops_the_log_and_raises_commit(disk: Disk, storage: Raft
     assert (state.last_index, state.tail) == (50, ())
 
 
+async def test_install_raises_the_term_to_that_of_the_mark(
+    disk: Disk, storage: RaftStorage
+) -> None:
+    await storage.append(HardState(term=2, voted_for="a"), None, entries(1, 3))
+    await storage.install(mark(50, 4))
+    state = await (await disk.reopen()).load(50, TAIL)
+    assert state.hard_state == HardState(term=4, voted_for=None, commit=50)
+
+
 @pytest.mark.parametrize(("applied", "index"), [(50, 50), (3, 10)])
 async def test_prepared_install_is_settled_at_load(
     disk: Disk, storage: RaftStorage, applied: int, index: int

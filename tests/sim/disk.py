@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from astra.errors import FsyncFailed
@@ -18,6 +18,7 @@ from astra.model import APPLIED_INDEX, MARKS, Mark
 from astra.ports import MetadataTxn, MetadataView
 from astra.wire import Entry, Membership
 from node.chunkstore.memory import MemoryDisk
+from node.ledger import MemoryLedger
 from node.metadata.memory import MemoryMetadataStore
 from node.raft.memory import MemoryLog
 from node.raft.types import HardState, RaftState, SnapshotMark
@@ -34,6 +35,7 @@ class Storage:
         self.name = name
         self.rng = rng
         self.log = MemoryLog()
+        self.ledger = MemoryLedger()
         self.tables = SimMetadataStore(rng)
         self.chunks = MemoryDisk(rng, capacity=1 << 30)
         self.on_append = on_append
@@ -139,6 +141,24 @@ class SimRaftStorage:
         await self._storage.fsync()
         self._log.install(mark)
         self._storage.tables.mark_durable()
+
+
+class SimLedger:
+    """Ledger of one life on the machine's database."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def read(self) -> dict[str, bytes]:
+        await asyncio.sleep(self._storage.sync_s * 0.2)
+        return await self._storage.ledger.read()
+
+    async def write(self, rows: Mapping[str, bytes]) -> None:
+        """A crash during the first sleep loses it, during the second one only the answer."""
+        await self._storage.fsync()
+        await self._storage.ledger.write(rows)
+        self._storage.tables.mark_durable()
+        await asyncio.sleep(self._storage.sync_s * 0.1)
 
 
 class SimRedis:

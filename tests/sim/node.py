@@ -26,7 +26,7 @@ from node.raft.core import RaftCore
 from node.raft.types import SoftState
 from node.services.health import Backends
 from node.settings import NodeSettings
-from tests.sim.disk import SimRaftStorage, SimRedis, Storage
+from tests.sim.disk import SimLedger, SimRaftStorage, SimRedis, Storage
 from tests.sim.loop import Life, SimLoop
 from tests.sim.net import SimNet
 
@@ -182,6 +182,7 @@ class SimNode:
         return Parts(
             store=self.storage.tables,
             raft_storage=SimRaftStorage(self.storage),
+            ledger=SimLedger(self.storage),
             chunks=AsyncChunkStore(self.chunks, threads=4),
             cache=self._redis,
             bus=DirectBus(routes.notify, learners),

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from astra.commands import AnyCommand, CreateBucket, Proposal, encode_proposal
-from astra.errors import WireError
+from astra.errors import DamagedLog, WireError
 from astra.model import BUCKETS, GARBAGE, MARKS, OBJECTS, Doc, Key, Table
-from astra.net import Dialer
+from astra.net import Dialer, FrameServer, Peer, Routes
 from astra.ports import MetadataStore, MetadataView
 from astra.wire import (
     Entry,
@@ -16,6 +16,7 @@ from astra.wire import (
     EntryKind,
     FetchEntries,
     ListObjects,
+    Message,
     ObjectPage,
     PeerQuery,
 )
@@ -31,13 +32,15 @@ from tests.support.nodes import NO_EPOCHS, SECRET, LocalNodes, inline_put
 from tests.support.wait import wait_until_async
 
 
-def make_follower(applier: Applier, store: MetadataStore) -> tuple[LogFollower, Dialer]:
-    """A learner whose leader is never reached."""
+def make_follower(
+    applier: Applier, store: MetadataStore, leader: str = "127.0.0.1:2"
+) -> tuple[LogFollower, Dialer]:
+    """A learner, by default one whose leader is never reached."""
     dialer = Dialer(secret=SECRET, role="node", peer_id="learner")
     cluster = ClusterMap(
         node_id="learner",
         address="127.0.0.1:1",
-        peers={"n1": "127.0.0.1:2"},
+        peers={"n1": leader},
         clock=SystemClock(),
         silence_ms=1000,
     )
@@ -68,6 +71,30 @@ def make_entries(count: int) -> list[Entry]:
         )
         for index, command in enumerate(commands, start=1)
     ]
+
+
+@pytest.mark.parametrize(("commit", "is_level"), [(3, True), (2, False)])
+async def test_follower_that_is_ahead_of_the_cluster_stops(commit: int, is_level: bool) -> None:
+    """The voters were put back to an older state: what follows there is another history."""
+
+    async def entries(_: Peer, __: Message) -> Message:
+        return EntryBatch(entries=(), commit=commit)
+
+    routes = Routes()
+    routes.unary[FetchEntries] = entries
+    server = FrameServer(secret=SECRET, node_id="n1", routes=routes, on_fatal=lambda _: None)
+    await server.start("127.0.0.1", 0)
+    store = MemoryMetadataStore()
+    applier = Applier(store, Witness())
+    await applier.apply(make_entries(3))
+    follower, dialer = make_follower(applier, store, leader=f"127.0.0.1:{server.port}")
+    if is_level:
+        assert await follower.read_barrier() == 3
+    else:
+        with pytest.raises(DamagedLog, match="put back to an older state"):
+            await follower.read_barrier()
+    await dialer.close()
+    await server.close()
 
 
 async def tables_of(store: MetadataStore) -> list[list[tuple[Key, Doc]]]:

@@ -1,0 +1,36 @@
+"""Ledger in the node's SQLite file, beside Raft log and metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from node.ledger import verified_row
+from node.metadata.rows import crc32c
+from node.metadata.sqlite_engine import Connection, Readers, Steps, Writer
+
+_ALL: Final = "SELECT name, doc, crc FROM ledger"
+_PUT: Final = "INSERT OR REPLACE INTO ledger (name, doc, crc) VALUES (?, ?, ?)"
+
+
+class SqliteLedger:
+    """Implements node.ledger.Ledger."""
+
+    def __init__(self, writer: Writer, readers: Readers) -> None:
+        self._writer = writer
+        self._readers = readers
+
+    async def read(self) -> dict[str, bytes]:
+        def body(connection: Connection) -> dict[str, bytes]:
+            rows = connection.execute(_ALL).fetchall()
+            return {name: verified_row(name, doc, crc) for name, doc, crc in rows}
+
+        return self._readers.read(body)
+
+    async def write(self, rows: Mapping[str, bytes]) -> None:
+        def body(connection: Connection) -> Steps[None]:
+            connection.executemany(_PUT, [(n, doc, crc32c(doc)) for n, doc in rows.items()])
+            return
+            yield  # makes this a generator
+
+        await self._writer.run(body, durable=True)

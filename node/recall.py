@@ -1,0 +1,103 @@
+"""Before a node takes part again: may this disk be an old one? The others are asked.
+
+Answers of so many voters are needed that they and this node are a majority: without one it could
+not do anything anyway. All the others are asked, because the one that knows may be any; who is down
+is not waited for. `astra doctor --accept-old` overrules what they say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from astra.errors import AstraError, WireError
+from astra.log import get_logger
+from astra.net import Dialer
+from astra.wire import Membership, Sighting
+from node.membership import ClusterMap
+from node.raft.log import decode_membership
+from node.raft.quorum import is_quorum, members_of
+from node.raft.types import RaftState
+from node.sightings import Sightings, judge
+
+_ANSWER_S: Final = 1.0
+
+_log = get_logger("recall")
+
+
+class Verdict(NamedTuple):
+    """`is_known` False: too few have answered. `doubt` "": the disk may be trusted."""
+
+    is_known: bool
+    doubt: str = ""
+
+
+class Recall:
+    def __init__(self, *, sightings: Sightings, cluster: ClusterMap, dialer: Dialer) -> None:
+        self._sightings = sightings
+        self._cluster = cluster
+        self._dialer = dialer
+
+    def others(self, state: RaftState) -> list[str]:
+        """Who may have seen this node."""
+        known = members_of(newest_membership(state)) | frozenset(self._cluster.node_ids())
+        return sorted(known - {self._cluster.node_id})
+
+    async def look(self, state: RaftState) -> Verdict:
+        """One round of questions. Whatever it decides is durable."""
+        own = self._sightings.own
+        if own.doubt and not own.is_accepted:
+            return Verdict(is_known=True, doubt=own.doubt)
+        seen = await self._ask(self.others(state))
+        if own.is_accepted:
+            _log.warning("this disk counts, as it was decided", doubt=own.doubt)
+            await self._renew(seen)
+            return Verdict(is_known=True)
+        for node_id, sighting in seen.items():
+            doubt = judge(
+                own, last_index=state.last_index, term=state.hard_state.term, seen=sighting
+            )
+            if doubt:
+                await self._sightings.distrust(f"{doubt} ({node_id} says so)")
+                return Verdict(is_known=True, doubt=self._sightings.own.doubt)
+        if not is_quorum(newest_membership(state), seen.keys() | {self._cluster.node_id}):
+            return Verdict(is_known=False)
+        await self._sightings.trust()
+        return Verdict(is_known=True)
+
+    async def distrust(self, doubt: str) -> str:
+        """Durable; gives the doubt back."""
+        await self._sightings.distrust(doubt)
+        return doubt
+
+    async def renew(self) -> None:
+        """This node is level with a leader: its disk counts again, as a new one."""
+        await self._renew(await self._ask(self._cluster.node_ids()))
+
+    async def _renew(self, seen: dict[str, Sighting]) -> None:
+        await self._sightings.renew(max((each.life for each in seen.values()), default=0))
+
+    async def _ask(self, node_ids: Sequence[str]) -> dict[str, Sighting]:
+        """The answers, by node, of those that gave one."""
+        others = [node_id for node_id in node_ids if node_id != self._cluster.node_id]
+        refs = self._cluster.refs(others)
+        answers = await asyncio.gather(*(self._ask_one(ref.address) for ref in refs))
+        return {ref.node_id: answer for ref, answer in zip(refs, answers, strict=True) if answer}
+
+    async def _ask_one(self, address: str) -> Sighting | None:
+        own = self._sightings.own
+        question = Sighting(life=own.life, token=own.token)
+        try:
+            answer = await self._dialer.control(address).call(question, timeout_s=_ANSWER_S)
+            if not isinstance(answer, Sighting):
+                raise WireError("a Sighting is answered by one")
+        except AstraError as error:
+            _log.debug("no answer", address=address, reason=str(error))
+            return None
+        return answer
+
+
+def newest_membership(state: RaftState) -> Membership:
+    """As the stored log has it, committed or not."""
+    return decode_membership(state.configs[-1].data) if state.configs else state.mark.membership
