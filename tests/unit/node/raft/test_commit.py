@@ -92,3 +92,31 @@ def test_smaller_majority_commits_what_waited_and_a_larger_one_takes_nothing_bac
     bench["a"].raft.propose(b"x")
     bench.stabilize()
     assert bench["a"].raft.commit_index == 3
+
+
+def test_one_batch_is_applied_at_a_time_and_the_next_one_gathers_meanwhile() -> None:
+    bench = led(1)
+    core = bench["a"].raft
+
+    def proposed() -> list[int]:
+        """Proposes and makes durable; the indexes that are to be applied now."""
+        core.propose(b"x")
+        write = core.ready().write
+        assert write is not None
+        core.persisted(write.seq)
+        return [entry.index for entry in core.ready().committed]
+
+    assert proposed() == [2]
+    assert proposed() == []
+    assert proposed() == []
+    core.applied(2)
+    assert [entry.index for entry in core.ready().committed] == [3, 4]
+
+
+def test_leader_that_removes_itself_has_no_lease() -> None:
+    bench = led()
+    bench.beat("a")
+    core = bench["a"].raft
+    assert core.lease_valid(bench.now_ms)
+    core.propose_membership(Membership(voters=("b", "c")))
+    assert not core.lease_valid(bench.now_ms)

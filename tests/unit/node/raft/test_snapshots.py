@@ -47,12 +47,22 @@ def test_follower_behind_the_first_entry_gets_a_snapshot_and_then_the_log() -> N
     assert bench["a"].raft.status().peers["c"].state == "replicate"
 
 
-def test_silent_follower_gets_no_snapshot() -> None:
+def test_silent_follower_gets_no_snapshot_until_it_answers() -> None:
     bench = with_compacted_leader()
     bench.isolate("c")
-    for _ in range(30):
-        bench.beat("a")
+    for _ in range(20):
+        bench.advance(PLAIN.heartbeat_ms, "a", "b")
+        bench.stabilize()
+    leadership = bench["a"].raft._leadership
+    assert leadership is not None
+    leadership.peers["c"].become_probe()  # as after entries that were gone when they were loaded
+    bench["a"].raft.propose(b"x")
+    bench.stabilize()
     assert not any(line.startswith("send  a->c InstallSnapshot") for line in bench.trace)
+    bench.cut.clear()
+    bench.advance(PLAIN.heartbeat_ms, "a", "b")
+    bench.stabilize()
+    assert any(line.startswith("send  a->c InstallSnapshot") for line in bench.trace)
 
 
 def test_failed_snapshot_is_offered_again() -> None:
