@@ -304,6 +304,16 @@ def slow_disk(scene: Scene) -> Iterator[str]:
     scene.rig.fault_file(node).unlink(missing_ok=True)
 
 
+def unreadable_blobs(scene: Scene) -> Iterator[str]:
+    """Bad sectors wherever a node looks; other nodes have the bytes."""
+    if not scene.rig.has_shim:
+        return
+    node = scene.chance.choice(scene.rig.names)
+    scene.rig.fault_file(node).write_text("unreadable")
+    yield node
+    scene.rig.fault_file(node).unlink(missing_ok=True)
+
+
 def damage_chunk(scene: Scene) -> Iterator[str]:
     """One copy of each of some blobs: a bit flips, the end is missing, or all of it."""
     node = scene.chance.choice(scene.rig.names)
@@ -426,7 +436,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     isolate_leader, isolate_follower, deaf_leader, mute_leader, cut_one_pair,
     cut_one_way, cut_gateway_from_leader, cut_everything, flapping_links,
     slow_links, narrow_links, lossy_links, corrupt_links, break_connections,
-    full_disk, fsync_fails, slow_disk, damage_chunk, lose_disk,
+    full_disk, fsync_fails, slow_disk, unreadable_blobs, damage_chunk, lose_disk,
 )  # fmt: skip
 BACKEND_FAULTS: Final[tuple[Fault, ...]] = (
     stop_backend, pause_backend, restart_postgres, flush_redis,

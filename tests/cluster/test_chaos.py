@@ -22,6 +22,6 @@ def test_chaos_with_backends_that_stop_keeps_every_promise(services: Services) -
         seconds=10,
         hold_s=(0.8, 2.0),
         rest_s=(0.2, 0.6),
-        only=("stop_backend", "restart_postgres", "flush_redis", "kill_leader"),
+        only=("stop_backend", "pause_backend", "restart_postgres", "flush_redis", "kill_leader"),
     )
     print(run(plan, services=services))
