@@ -1,7 +1,7 @@
 """What the Raft log carries: the only way metadata changes, and what each change answers.
 
 Rules of this file: values only; node/apply.py gives them their meaning, deterministically.
-A stored proposal starts with a format byte; a node that meets an unknown format or command
+A stored proposal starts with a format byte; a node that meets an unknown format, command or field
 halts rather than skips (FAULTS row 52, 57). New fields go to the end with a default.
 
 The gateway builds a command; the leader stamps the proposal with time and salt, so that every
@@ -405,13 +405,18 @@ def encode_proposal(proposal: Proposal) -> bytes:
 
 
 def decode_proposal(data: bytes) -> Proposal:
-    """Raises UnknownFormat for what a newer version wrote."""
+    """Raises UnknownFormat for what a newer version wrote. Also for fields that it added: a node
+    that applied the rest of the entry would have other tables than the others from then on."""
     if data[:1] != PROPOSAL_FORMAT:
         raise UnknownFormat(f"log entry format {data[:1]!r} is not known to this version")
     try:
-        return _proposal_decoder.decode(memoryview(data)[1:])
+        proposal = _proposal_decoder.decode(memoryview(data)[1:])
     except UNREADABLE as error:
         raise UnknownFormat(f"log entry cannot be read by this version: {error}") from error
+    # The decoder passes over fields that it does not know; an older version wrote fewer of them.
+    if len(_proposal_encoder.encode(proposal)) < len(data) - len(PROPOSAL_FORMAT):
+        raise UnknownFormat("log entry has fields that this version does not know")
+    return proposal
 
 
 def encode_result(result: Result) -> bytes:

@@ -49,7 +49,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     data: bytes
 
 
-class Membership(msgspec.Struct, frozen=True, array_like=True):
+class Membership(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Who votes, and who is only replicated to. Joint while `voters_outgoing` is not empty."""
 
     voters: tuple[str, ...]
