@@ -15,7 +15,7 @@ from tests.support.procs import Proc, family, seen
 from tests.support.services import ROOT
 from tests.support.wait import wait_until
 
-_STOP_S: Final = 10.0
+_STOP_S: Final = 20.0  # 10 s are promised; a busy machine doubles them
 
 
 class Server:
@@ -83,7 +83,7 @@ class Server:
             self._wait_for_end(members)
 
     def stop(self) -> int:
-        """SIGTERM; its exit status. SIGKILL when it takes more than 10 s: the status is then -9."""
+        """SIGTERM; its exit status. SIGKILL when it takes more than _STOP_S: then it is -9."""
         if not self.is_running():
             return 0
         self._is_wanted = False

@@ -26,7 +26,7 @@ from tests.support.wait import wait_until
 pytestmark = pytest.mark.cluster
 
 READY_SECONDS = 90.0
-STOP_SECONDS = 20.0
+STOP_SECONDS = 20.0  # 10 s are promised; a busy machine doubles them
 COMMAND_SECONDS = 60.0
 
 
