@@ -23,6 +23,7 @@ OBJECT_SIZE_MAX: Final = 5 * TIB
 PART_SIZE_MIN: Final = 5 * MIB  # every part but the last
 PART_NUMBER_MAX: Final = 10_000
 LIST_KEYS_MAX: Final = 1000
+USERS_ASKED_MAX: Final = 1000  # looked up in one message
 DELETE_KEYS_MAX: Final = 1000
 BUCKETS_PER_OWNER_MAX: Final = 1000
 USER_METADATA_BYTES_MAX: Final = 2 * KIB

@@ -389,12 +389,31 @@ class AccessFound(Wire, frozen=True, kw_only=True, tag="access"):
 
 
 class ListAccess(Wire, frozen=True, kw_only=True, tag="list-access"):
-    """For the command line: all users and their keys (without secrets)."""
+    """For the command line: access keys behind `after`, by name, without secrets."""
+
+    after: str = ""
+    limit: int = 1000
 
 
-class AccessList(Wire, frozen=True, kw_only=True, tag="access-list"):
-    users: tuple[User, ...]
+class AccessPage(Wire, frozen=True, kw_only=True, tag="access-page"):
+    """`users`: whose keys these are. `resume` is what to pass as `after` ("": the last page)."""
+
     keys: tuple[tuple[str, str, int], ...]  # access key, user id, created_ms
+    users: tuple[User, ...]
+    resume: str = ""
+
+
+class FindUsers(Wire, frozen=True, kw_only=True, tag="find-users"):
+    """Those of these ids and e-mail addresses that are users; up to USERS_ASKED_MAX at once."""
+
+    user_ids: tuple[str, ...] = ()
+    emails: tuple[str, ...] = ()
+
+
+class UsersFound(Wire, frozen=True, kw_only=True, tag="users-found"):
+    """Each once. Of an address of several users two: enough to see that."""
+
+    users: tuple[User, ...]
 
 
 class Subscribe(Wire, frozen=True, kw_only=True, tag="subscribe"):
@@ -686,7 +705,8 @@ Message = (
     | Commit | Committed | PlaceBlobs | Placed | Locate | Located
     | ListObjects | ObjectPage | ListVersions | VersionPage | ListUploads | UploadPage
     | ListParts | PartPage | ListBuckets | BucketPage
-    | GetBucket | BucketFound | GetAccess | AccessFound | ListAccess | AccessList
+    | GetBucket | BucketFound | GetAccess | AccessFound | ListAccess | AccessPage
+    | FindUsers | UsersFound
     | Subscribe | Notice
     | BlobWrite | BlobPiece | BlobEnd | BlobStored | BlobRead
     | CheckBlobs | BlobsHeld | ReportBadBlob | ReportBadBlobs | RepairBlob | ListBlobs | BlobPage

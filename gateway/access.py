@@ -12,15 +12,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from astra.constants import USERS_ASKED_MAX
 from astra.model import AccessKey, Bucket, User
 from astra.wire import (
     AccessFound,
-    AccessList,
     BucketFound,
+    FindUsers,
     GetAccess,
     GetBucket,
-    ListAccess,
     Notice,
+    UsersFound,
 )
 from gateway.cluster import Cluster
 
@@ -104,16 +105,20 @@ class Access:
 
     async def know_users(self, user_ids: Collection[str]) -> None:
         """Afterwards `owner_name` knows these users, as far as they are users."""
-        if all(self._owners.get(user_id) is not None for user_id in user_ids):
-            return
-        await self.users()
-        for user_id in user_ids:
-            if self._owners.get(user_id) is None:  # no user any more: not asked for every time
+        unknown = [user_id for user_id in user_ids if self._owners.get(user_id) is None]
+        for first in range(0, len(unknown), USERS_ASKED_MAX):
+            asked = unknown[first : first + USERS_ASKED_MAX]
+            found = {user.user_id for user in await self.find_users(asked)}
+            for user_id in set(asked) - found:  # no user any more: not asked for every time
                 self._owners.put(user_id, User(user_id=user_id, display_name=user_id))
 
-    async def users(self) -> Sequence[User]:
-        """All users as they are now; `owner_name` knows them afterwards."""
-        answer = await self._cluster.ask(ListAccess(), AccessList)
+    async def find_users(
+        self, user_ids: Sequence[str], emails: Sequence[str] = ()
+    ) -> Sequence[User]:
+        """The users with these ids or addresses as they are now, up to USERS_ASKED_MAX at once;
+        `owner_name` knows them afterwards."""
+        request = FindUsers(user_ids=tuple(user_ids), emails=tuple(emails))
+        answer = await self._cluster.ask(request, UsersFound)
         for user in answer.users:
             self._owners.put(user.user_id, user)
         return answer.users

@@ -36,6 +36,7 @@ from astra.wire import (
     EntryBatch,
     FetchEntries,
     FetchSnapshot,
+    FindUsers,
     GetAccess,
     GetBucket,
     GetStatus,
@@ -144,6 +145,7 @@ def _add_leader_routes(table: _Table, services: Services) -> None:
     table.unary(GetBucket, services.browse.get_bucket)
     table.unary(GetAccess, services.browse.get_access)
     table.unary(ListAccess, services.browse.list_access)
+    table.unary(FindUsers, services.browse.find_users)
 
 
 def _service_of(

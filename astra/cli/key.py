@@ -6,6 +6,7 @@ import asyncio
 import re
 import secrets
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,8 +16,9 @@ from astra.cli.output import Format, print_json, print_table
 from astra.commands import DeleteAccessKey, PutUser
 from astra.config import Config
 from astra.errors import ConfigError
+from astra.leader import LeaderClient
 from astra.model import AccessKey, User
-from astra.wire import AccessList, ListAccess
+from astra.wire import AccessPage, FindUsers, ListAccess, UsersFound
 
 _USER_ID: Final = re.compile(r"[A-Za-z0-9._@+=,-]{1,128}\Z")
 _ACCESS_KEY: Final = re.compile(r"[A-Za-z0-9._-]{3,128}\Z")
@@ -74,37 +76,45 @@ def create_key(config: Config, wanted: NewKey, output: Format) -> int:
 
 async def _create(config: Config, user: User, key: AccessKey) -> None:
     async with connected(config) as leader:
-        known = await leader.ask(ListAccess(), AccessList)
-        before = next((other for other in known.users if other.user_id == user.user_id), None)
-        if before is not None:  # one more key: what is known of the user stays
-            user = before
+        known = await leader.ask(FindUsers(user_ids=(user.user_id,)), UsersFound)
+        if known.users:  # one more key: what is known of the user stays
+            user = known.users[0]
         await commit(leader, PutUser(user=user, keys=(key,), replace=True))
 
 
 def list_keys(config: Config, output: Format) -> int:
     """Users and access keys, never a secret."""
 
-    async def ask() -> AccessList:
+    async def read_all() -> list[dict[str, object]]:
         async with connected(config) as leader:
-            return await leader.ask(ListAccess(), AccessList)
+            return [row async for row in read_keys(leader)]
 
-    found = asyncio.run(ask())
-    users = {user.user_id: user for user in found.users}
-    rows = [
-        {
-            "access_key": access_key,
-            "user_id": user_id,
-            "display_name": users[user_id].display_name if user_id in users else "",
-            "email": users[user_id].email if user_id in users else "",
-            "is_root": users[user_id].is_root if user_id in users else False,
-        }
-        for access_key, user_id, _ in found.keys
-    ]
+    rows = asyncio.run(read_all())
     if output is Format.JSON:
         print_json(rows)
     else:
         print_table(("access_key", "user_id", "display_name", "email", "is_root"), rows)
     return 0
+
+
+async def read_keys(leader: LeaderClient, *, limit: int = 1000) -> AsyncIterator[dict[str, object]]:
+    """A row per access key, by name, read from the leader `limit` at a time."""
+    after = ""
+    while True:
+        page = await leader.ask(ListAccess(after=after, limit=limit), AccessPage)
+        users = {user.user_id: user for user in page.users}
+        for access_key, user_id, _ in page.keys:
+            user = users.get(user_id, User(user_id=user_id, display_name=""))
+            yield {
+                "access_key": access_key,
+                "user_id": user_id,
+                "display_name": user.display_name,
+                "email": user.email,
+                "is_root": user.is_root,
+            }
+        after = page.resume
+        if not after:
+            return
 
 
 def delete_key(config: Config, access_key: str) -> int:

@@ -48,20 +48,16 @@ async def resolve_acl(
     if isinstance(wanted, str):
         return canned_acl(wanted, owner_id=owner_id, bucket_owner_id=bucket_owner_id)
     known = {owner_id, bucket_owner_id, request.user_id}
+    ids = {grant.value for grant in wanted if grant.kind == "CanonicalUser"} - known
+    emails = {grant.value for grant in wanted if grant.kind == "AmazonCustomerByEmail"}
     users: Sequence[User] = ()
-    if any(_is_unknown(grant, known) for grant in wanted):
-        users = await request.context.access.users()
+    if ids or emails:
+        users = await request.context.access.find_users(sorted(ids), sorted(emails))
         known.update(user.user_id for user in users)
     return tuple(
         Grant(grantee=_grantee(grant, known, users), permission=grant.permission)
         for grant in wanted
     )
-
-
-def _is_unknown(grant: GrantEntry, known: set[str]) -> bool:
-    if grant.kind == "CanonicalUser":
-        return grant.value not in known
-    return grant.kind == "AmazonCustomerByEmail"
 
 
 def _grantee(grant: GrantEntry, known: set[str], users: Sequence[User]) -> str:

@@ -20,6 +20,9 @@ async def put_user(turn: Turn, command: PutUser) -> Done:
     new secret, with `replace`; a key of somebody else is never touched."""
     user = command.user
     refuse_unless(is_text(user.user_id), RefusalCode.INVALID_ARGUMENT, "not a user id")
+    for label in (user.display_name, user.email):  # pages of users are bounded by rows
+        is_label = not label or is_text(label)
+        refuse_unless(is_label, RefusalCode.INVALID_ARGUMENT, "not the name or address of a user")
     is_somebody = user.user_id != ANONYMOUS_OWNER  # who owns what nobody signed for
     refuse_unless(is_somebody, RefusalCode.INVALID_ARGUMENT, f"{user.user_id} is nobody's id")
     existing = await turn.batch.get(USERS, (user.user_id,))

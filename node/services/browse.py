@@ -4,15 +4,14 @@ cached here: gateways cache buckets and access themselves, guarded by the epochs
 
 from __future__ import annotations
 
-from typing import Final
-
 from astra.model import ACCESS_EPOCH, ACCESS_KEYS, BUCKETS, MARKS, USERS
 from astra.ports import MetadataView
 from astra.wire import (
     AccessFound,
-    AccessList,
+    AccessPage,
     BucketFound,
     BucketPage,
+    FindUsers,
     GetAccess,
     GetBucket,
     ListAccess,
@@ -21,11 +20,10 @@ from astra.wire import (
     ListUploads,
     PartPage,
     UploadPage,
+    UsersFound,
 )
-from node import listing
+from node import listing, users
 from node.services.reads import Reads
-
-_ACCESS_ROWS_MAX: Final = 10_000
 
 
 class BrowseService:
@@ -49,16 +47,11 @@ class BrowseService:
 
         return await self._reads.read(read)
 
-    async def list_access(self, request: ListAccess) -> AccessList:
-        async def read(view: MetadataView) -> AccessList:
-            users = await view.scan(USERS, (), None, _ACCESS_ROWS_MAX)
-            keys = await view.scan(ACCESS_KEYS, (), None, _ACCESS_ROWS_MAX)
-            return AccessList(
-                users=tuple(user for _, user in users),
-                keys=tuple((key.access_key, key.user_id, key.created_ms) for _, key in keys),
-            )
+    async def list_access(self, request: ListAccess) -> AccessPage:
+        return await self._reads.read(lambda view: users.list_access(view, request), scans=True)
 
-        return await self._reads.read(read, scans=True)
+    async def find_users(self, request: FindUsers) -> UsersFound:
+        return await self._reads.read(lambda view: users.find_users(view, request), scans=True)
 
     async def list_buckets(self, request: ListBuckets) -> BucketPage:
         return await self._reads.read(lambda view: listing.list_buckets(view, request), scans=True)

@@ -101,6 +101,15 @@ async def test_owner_name_of_a_bucket_owner_is_found_after_all_was_forgotten(
     assert access.owner_name("gone") == "gone"
 
 
+async def test_owner_names_of_more_users_than_one_message_asks_for(
+    nodes: LocalNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.access.USERS_ASKED_MAX", 1)
+    _, access = make_access(nodes)
+    await access.know_users({"ann", "bob", "gone"})
+    assert [access.owner_name(user) for user in ("ann", "bob", "gone")] == ["Ann", "Bob", "gone"]
+
+
 async def test_owner_name_of_who_asks_is_known(nodes: LocalNodes) -> None:
     _, access = make_access(nodes)
     await access.grantee("key-bob")
