@@ -17,7 +17,7 @@ SOURCES = ("astra", "gateway", "node", "tests", "bench", "scripts")
 SKIPPED = {".git", ".venv", ".services", ".astra", "__pycache__", "node_modules"}
 
 # file -> lines it may have. Reasons: the only wire definition (DESIGN.md section 7).
-LONG_FILES: dict[str, int] = {"astra/wire.py": 700}
+LONG_FILES: dict[str, int] = {"astra/wire.py": 750}
 # "file:function" -> lines it may have.
 LONG_FUNCTIONS: dict[str, int] = {}
 
