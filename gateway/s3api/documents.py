@@ -74,48 +74,43 @@ class ObjectEntry(_Document, frozen=True, kw_only=True, gc=False):
     checksum_type: str | None = None
 
 
-class ObjectsPage(_Document, frozen=True, kw_only=True, gc=False):
-    """ListObjects (version 1)."""
+class _Listing(_Document, frozen=True, kw_only=True, gc=False):
+    """What each listing of a bucket says of its names."""
 
     bucket: str
     prefix: str = ""
     delimiter: str | None = None
-    marker: str = ""
-    next_marker: str | None = None
-    max_keys: int
     is_truncated: bool
     url_encoded: bool = False
-    entries: Sequence[ObjectEntry] = ()
     common_prefixes: Sequence[str] = ()
 
 
-class ObjectsPageV2(_Document, frozen=True, kw_only=True, gc=False):
+class KeysPage(_Listing, frozen=True, kw_only=True, gc=False):
+    """What the listings of objects and of versions share."""
+
+    max_keys: int
+
+
+class ObjectsPage(KeysPage, frozen=True, kw_only=True, gc=False):
+    """ListObjects (version 1)."""
+
+    marker: str = ""
+    next_marker: str | None = None
+    entries: Sequence[ObjectEntry] = ()
+
+
+class ObjectsPageV2(KeysPage, frozen=True, kw_only=True, gc=False):
     """ListObjectsV2; KeyCount is counted by the writer."""
 
-    bucket: str
-    prefix: str = ""
-    delimiter: str | None = None
     start_after: str | None = None
     continuation_token: str | None = None
     next_continuation_token: str | None = None
-    max_keys: int
-    is_truncated: bool
-    url_encoded: bool = False
     entries: Sequence[ObjectEntry] = ()
-    common_prefixes: Sequence[str] = ()
 
 
-class VersionEntry(_Document, frozen=True, kw_only=True, gc=False):
-    key: str
+class VersionEntry(ObjectEntry, frozen=True, kw_only=True, gc=False):
     version_id: str
     is_latest: bool
-    etag: str
-    size: int
-    modified_ms: int
-    storage_class: str = "STANDARD"
-    owner: Owner | None = None
-    checksum_algorithm: str | None = None
-    checksum_type: str | None = None
 
 
 class DeleteMarkerEntry(_Document, frozen=True, kw_only=True, gc=False):
@@ -126,21 +121,14 @@ class DeleteMarkerEntry(_Document, frozen=True, kw_only=True, gc=False):
     owner: Owner | None = None
 
 
-class VersionsPage(_Document, frozen=True, kw_only=True, gc=False):
+class VersionsPage(KeysPage, frozen=True, kw_only=True, gc=False):
     """ListObjectVersions; `entries` in listing order, versions and markers mixed."""
 
-    bucket: str
-    prefix: str = ""
-    delimiter: str | None = None
     key_marker: str = ""
     version_id_marker: str = ""
     next_key_marker: str | None = None
     next_version_id_marker: str | None = None
-    max_keys: int
-    is_truncated: bool
-    url_encoded: bool = False
     entries: Sequence[VersionEntry | DeleteMarkerEntry] = ()
-    common_prefixes: Sequence[str] = ()
 
 
 # --- multipart uploads -----------------------------------------------------------------------
@@ -203,21 +191,15 @@ class UploadEntry(_Document, frozen=True, kw_only=True, gc=False):
     checksum_type: str | None = None
 
 
-class UploadsPage(_Document, frozen=True, kw_only=True, gc=False):
+class UploadsPage(_Listing, frozen=True, kw_only=True, gc=False):
     """ListMultipartUploadsResult."""
 
-    bucket: str
-    prefix: str = ""
-    delimiter: str | None = None
     key_marker: str = ""
     upload_id_marker: str = ""
     next_key_marker: str | None = None
     next_upload_id_marker: str | None = None
     max_uploads: int
-    is_truncated: bool
-    url_encoded: bool = False
     uploads: Sequence[UploadEntry] = ()
-    common_prefixes: Sequence[str] = ()
 
 
 # --- objects ---------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ with the SDK's own parser.
 Source: AWS "Amazon S3 API Reference", response syntax of each operation.
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -24,6 +25,7 @@ from gateway.s3api.documents import (
     DeleteMarkerEntry,
     DeleteResult,
     GrantEntry,
+    KeysPage,
     ObjectAttributes,
     ObjectEntry,
     ObjectsPage,
@@ -88,6 +90,7 @@ def _checksums(checksums: Iterable[Checksum]) -> str:
     )
 
 
+@functools.lru_cache(maxsize=64)  # a few values, for each entry of a listing
 def _checksum_kind(algorithm: str | None, checksum_type: str | None) -> str:
     if algorithm is checksum_type is None:
         return ""
@@ -131,15 +134,36 @@ def render_buckets(page: BucketsPage) -> bytes:
     )
 
 
+def _keys_page_end(page: KeysPage, entries: str) -> str:
+    """How the listings of objects and of versions end."""
+    encode, encoding_type = _names_as(page.url_encoded)
+    return "".join(
+        (
+            _number("MaxKeys", page.max_keys),
+            _named("Delimiter", page.delimiter, encode),
+            encoding_type,
+            _flag("IsTruncated", page.is_truncated),
+            entries,
+            _common_prefixes(page.common_prefixes, encode),
+        )
+    )
+
+
+def _stored(entry: ObjectEntry) -> str:
+    """What is said of an object, and of a version, after its name and time."""
+    return (
+        f"{_etag(entry.etag)}"
+        f"{_checksum_kind(entry.checksum_algorithm, entry.checksum_type)}"
+        f"<Size>{entry.size}</Size>{_owner(entry.owner)}"
+        f"<StorageClass>{escape(entry.storage_class)}</StorageClass>"
+    )
+
+
 def _contents(entries: Iterable[ObjectEntry], encode: _Encode) -> str:
     return "".join(
         f"<Contents><Key>{encode(entry.key)}</Key>"
         f"<LastModified>{format_iso8601(entry.modified_ms)}</LastModified>"
-        f"{_etag(entry.etag)}"
-        f"{_checksum_kind(entry.checksum_algorithm, entry.checksum_type)}"
-        f"<Size>{entry.size}</Size>"
-        f"{_owner(entry.owner)}"
-        f"<StorageClass>{escape(entry.storage_class)}</StorageClass></Contents>"
+        f"{_stored(entry)}</Contents>"
         for entry in entries
     )
 
@@ -150,7 +174,7 @@ def render_objects(page: ObjectsPage) -> bytes:
     The SDK for Python does not decode the Prefix of this one, others do: where both readings of
     the plain text are the same, it stays plain.
     """
-    encode, encoding_type = _names_as(page.url_encoded)
+    encode, _ = _names_as(page.url_encoded)
     is_plain = not _DECODED_OR_LOST.search(page.prefix)
     return _document(
         "ListBucketResult",
@@ -158,18 +182,13 @@ def render_objects(page: ObjectsPage) -> bytes:
         _named("Prefix", page.prefix, escape if is_plain else encode),
         _named("Marker", page.marker, encode),
         _named("NextMarker", page.next_marker, encode),
-        _number("MaxKeys", page.max_keys),
-        _named("Delimiter", page.delimiter, encode),
-        encoding_type,
-        _flag("IsTruncated", page.is_truncated),
-        _contents(page.entries, encode),
-        _common_prefixes(page.common_prefixes, encode),
+        _keys_page_end(page, _contents(page.entries, encode)),
     )
 
 
 def render_objects_v2(page: ObjectsPageV2) -> bytes:
     """ListBucketResult of ListObjectsV2."""
-    encode, encoding_type = _names_as(page.url_encoded)
+    encode, _ = _names_as(page.url_encoded)
     return _document(
         "ListBucketResult",
         _element("Name", page.bucket),
@@ -178,12 +197,7 @@ def render_objects_v2(page: ObjectsPageV2) -> bytes:
         _element("ContinuationToken", page.continuation_token),
         _element("NextContinuationToken", page.next_continuation_token),
         _number("KeyCount", len(page.entries) + len(page.common_prefixes)),
-        _number("MaxKeys", page.max_keys),
-        _named("Delimiter", page.delimiter, encode),
-        encoding_type,
-        _flag("IsTruncated", page.is_truncated),
-        _contents(page.entries, encode),
-        _common_prefixes(page.common_prefixes, encode),
+        _keys_page_end(page, _contents(page.entries, encode)),
     )
 
 
@@ -195,17 +209,12 @@ def _version(entry: VersionEntry | DeleteMarkerEntry, encode: _Encode) -> str:
     )
     if isinstance(entry, DeleteMarkerEntry):
         return f"<DeleteMarker>{head}{_owner(entry.owner)}</DeleteMarker>"
-    return (
-        f"<Version>{head}{_etag(entry.etag)}"
-        f"{_checksum_kind(entry.checksum_algorithm, entry.checksum_type)}"
-        f"<Size>{entry.size}</Size>{_owner(entry.owner)}"
-        f"<StorageClass>{escape(entry.storage_class)}</StorageClass></Version>"
-    )
+    return f"<Version>{head}{_stored(entry)}</Version>"
 
 
 def render_versions(page: VersionsPage) -> bytes:
     """ListVersionsResult."""
-    encode, encoding_type = _names_as(page.url_encoded)
+    encode, _ = _names_as(page.url_encoded)
     return _document(
         "ListVersionsResult",
         _element("Name", page.bucket),
@@ -214,12 +223,7 @@ def render_versions(page: VersionsPage) -> bytes:
         _element("VersionIdMarker", page.version_id_marker),
         _named("NextKeyMarker", page.next_key_marker, encode),
         _element("NextVersionIdMarker", page.next_version_id_marker),
-        _number("MaxKeys", page.max_keys),
-        _named("Delimiter", page.delimiter, encode),
-        encoding_type,
-        _flag("IsTruncated", page.is_truncated),
-        "".join([_version(entry, encode) for entry in page.entries]),
-        _common_prefixes(page.common_prefixes, encode),
+        _keys_page_end(page, "".join([_version(entry, encode) for entry in page.entries])),
     )
 
 
