@@ -47,6 +47,7 @@ def services(command: str, *rest: str) -> int:
 def start_phase(name: str, extra: list[str], report: Path, output: Path) -> subprocess.Popen[bytes]:
     """One pytest run; what it prints is kept in `output`."""
     argv = [sys.executable, "-m", "pytest", "-q", "--durations=10", f"--junitxml={report}"]
+    argv.append(f"--basetemp={output.with_suffix('.tmp')}")  # nobody else's leftovers to clean up
     env = {**os.environ, "TEST_SERVICES_DIR": str(SERVICES_DIR)}
     with output.open("wb") as file:
         child = subprocess.Popen(
