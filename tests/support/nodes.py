@@ -123,7 +123,9 @@ class LocalNodes:
         await task
 
     async def status(self, name: str) -> NodeStatus | None:
-        """None: it does not answer."""
+        """None: it does not answer, or is no node ("": nobody leads)."""
+        if name not in self.addresses:
+            return None
         try:
             client = self.dialer.control(self.addresses[name])
             answer = await client.call(GetStatus(), timeout_s=1.0)

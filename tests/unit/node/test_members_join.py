@@ -1,5 +1,6 @@
 """Whole nodes in this process: how one gets into a group that runs, and back into it."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -110,6 +111,20 @@ async def test_new_nodes_with_careless_settings_elect_nobody_beside_the_cluster(
         await nodes.put_inline("bk", b"k", b"x")
 
 
+async def status_of_leader(nodes: LocalNodes) -> NodeStatus:
+    found: list[NodeStatus] = []
+
+    async def answers() -> bool:
+        name = await nodes.leader()
+        status = await nodes.status(name) if name is not None else None
+        if status is not None:
+            found.append(status)
+        return bool(found)
+
+    await wait_until_async(answers, JOIN_SECONDS, "somebody leads, and answers")
+    return found[0]
+
+
 async def test_voter_with_an_empty_disk_gets_everything_again_before_it_votes(
     tmp_path: Path,
 ) -> None:
@@ -120,9 +135,8 @@ async def test_voter_with_an_empty_disk_gets_everything_again_before_it_votes(
             await nodes.put_inline("bk", b"k%d" % number, b"x")
         wiped = await some_follower(nodes)
         await nodes.stop(wiped)
-        shutil.rmtree(nodes.settings[wiped].data_dir)
-        before = await nodes.status(await nodes.leader() or "")
-        assert before is not None
+        await asyncio.to_thread(shutil.rmtree, nodes.settings[wiped].data_dir)
+        before = await status_of_leader(nodes)
         await nodes.start(wiped)
         status = await until_role(nodes, wiped, "follower")
         # Also an entry that was proposed after it came back: what it has forgotten is harmless.
