@@ -19,7 +19,7 @@ from node.applier import Applier
 from node.membership import ClusterMap
 from node.raft.types import SnapshotMark, SnapshotOffer
 
-_PIECE_TIMEOUT_S: Final = 30.0
+_PIECE_TIMEOUT_S: Final = 10.0  # a dead source holds up this node, and maybe its group
 
 _log = get_logger("snapshot")
 

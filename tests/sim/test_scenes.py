@@ -20,6 +20,7 @@ LOOP_S: Final = 60.0
 PAUSE_S: Final = 0.4
 ANSWER_S: Final = 6.0  # the gateways of the simulation give a request 5 s
 LOG_ENTRIES_MAX: Final = 250
+HELD_UP_S: Final = 15.0
 
 
 def put(key: str, body: bytes) -> Callable[[Client], Awaitable[Answer]]:
@@ -151,19 +152,25 @@ def restore(node: SimNode) -> None:
         vars(owner).pop(name, None)
 
 
+def follower_that_needs_a_snapshot(stage: Stage) -> SimNode:
+    """Not running."""
+    victim = stage.followers()[0]
+    stage.kill(victim)
+    for number in range(60):  # far more than compaction keeps
+        stage.ask("g1", put(f"k{number}", INLINE))
+    stage.ask("g1", put("large", CHUNKS))
+    stage.until(
+        lambda: (core := stage.leader().core) and core.first_index > 30, "the log is compacted"
+    )
+    return victim
+
+
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: point.__name__)
 def test_snapshot_install_killed_at_a_point_is_done_again(
     point: Callable[[Stage, SimNode], None],
 ) -> None:
     with staged() as stage:
-        victim = stage.followers()[0]
-        stage.kill(victim)
-        for number in range(60):  # far more than compaction keeps
-            stage.ask("g1", put(f"k{number}", INLINE))
-        stage.ask("g1", put("large", CHUNKS))
-        stage.until(
-            lambda: (core := stage.leader().core) and core.first_index > 30, "the log is compacted"
-        )
+        victim = follower_that_needs_a_snapshot(stage)
         before = victim.storage.tables.applied
         point(stage, victim)
         stage.world.boot(victim)
@@ -173,4 +180,27 @@ def test_snapshot_install_killed_at_a_point_is_done_again(
         stage.heal()
         stage.kill(stage.leader())  # what it has now counts
         assert stage.ask("g2", get("k59")).body == INLINE
+        stage.heal()
+
+
+def test_snapshot_whose_source_loses_its_power_holds_up_writes_for_seconds_only() -> None:
+    """The two that are left are a majority; one of them waits for the dead one (seed 1051)."""
+    with staged() as stage:
+        victim, leader = follower_that_needs_a_snapshot(stage), stage.leader()
+
+        async def lose_power() -> AsyncIterator[bytes]:
+            stage.world.crash(leader, is_silent=True)
+            await stage.world.loop.create_future()
+            yield b""
+
+        leader.storage.tables.export = lose_power  # type: ignore[method-assign]
+        stage.world.boot(victim)
+        stage.until(lambda: leader.life is None, "the source is dead")
+        end_s = stage.world.loop.now_s + HELD_UP_S
+        answers: list[object] = [Unknown()]
+        while isinstance(answers[0], Unknown):
+            assert stage.world.loop.now_s < end_s, "writes are held up"
+            answers = stage.start("g1", put("k", INLINE))
+            stage.until(lambda: answers, "an answer")  # noqa: B023 - of this turn
+        del leader.storage.tables.export
         stage.heal()

@@ -28,6 +28,7 @@ class Watch:
         self.nodes: Mapping[str, SimNode] = {}
         self.leaders: dict[int, str] = {}
         self.committed: dict[int, Fact] = {}
+        self._seen_in: dict[int, int] = {}  # by index: a term in which it was committed already
         self.applied_max = 0
         self._known: dict[Fact, Fact] = {}  # (index, term) -> (term before, data)
 
@@ -50,6 +51,9 @@ class Watch:
             known = self.committed.get(entry.index)
             if known is None:
                 self.committed[entry.index] = fact
+                core = self.nodes[name].core
+                newest = max(self.leaders, default=entry.term)
+                self._seen_in[entry.index] = newest if core is None else core.term
                 self._check_durable(entry, name)
             elif known != fact:
                 raise Violation(f"{name} applied another entry at index {entry.index}")
@@ -84,6 +88,8 @@ class Watch:
         if known != name:
             raise Violation(f"two leaders in term {state.term}: {known} and {name}")
         for index, (term, _) in self.committed.items():
+            if self._seen_in[index] > state.term:
+                continue  # this leader is late: it slept while a later term began
             if index >= core.first_index and not core._log.matches(index, term):
                 raise Violation(f"leader {name} lacks the committed entry {index}")
         self._check_leases(name, state.term, now_of)
