@@ -1,7 +1,7 @@
 """The composition root of a node process: the only file that imports concrete backends.
 
-A Fatal ends the process with EXIT_FATAL after saying what happened: it must not go on with a
-disk or a state that it cannot trust.
+An error of disk, database or state ends the process with EXIT_FATAL, after one line that says what
+happened and what to do: it must not go on with what it cannot trust.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import uvloop
 
-from astra.errors import ConfigError, Fatal, ForeignDirectory
+from astra.errors import AstraError, ConfigError, Fatal, ForeignDirectory, StoreError
 from astra.log import configure_logging, get_logger
 from astra.net import Dialer, Routes
 from astra.ports import Bus, Cache, MetadataStore
@@ -27,6 +27,7 @@ from node.chunkstore.layout import initialise
 from node.chunkstore.store import DiskChunkStore
 from node.clock import SystemClock
 from node.datadir import DataDirectory
+from node.lastwords import STOPS, last_words
 from node.ledger import Ledger
 from node.membership import ClusterMap
 from node.metadata.postgres import PostgresMetadataStore
@@ -59,11 +60,16 @@ def run_node(settings: NodeSettings) -> int:
         uvloop.run(_serve_until_signal(settings))
     except ForeignDirectory as error:
         raise ConfigError(str(error)) from error
-    except Fatal as error:
-        _report_fatal(settings, error)
+    except StoreError as error:
+        _log.error(STOPS, **last_words(error, settings)._asdict())
         return EXIT_FATAL
+    except AstraError:
+        raise
     except OSError as error:
         raise ConfigError(f"cannot serve on port {settings.listen_port}: {error}") from error
+    except Exception as error:
+        _log.error(STOPS, **last_words(error, settings)._asdict(), exc_info=error)
+        return EXIT_FATAL
     return 0
 
 
@@ -96,16 +102,6 @@ def _worst_of(error: Exception) -> Exception:
         members = error.exceptions
         error = next((member for member in members if isinstance(member, Fatal)), members[0])
     return error
-
-
-def _report_fatal(settings: NodeSettings, error: BaseException) -> None:
-    _log.error(
-        "FATAL: this node stops and must not be restarted blindly",
-        what=f"{type(error).__name__}: {error}",
-        why="its disk, database or state cannot be trusted any more; going on could lose data",
-        todo="check the disk and the kernel log; if the data is damaged, move the data directory"
-        f" {settings.data_dir} away and start empty: the node is rebuilt from its peers",
-    )
 
 
 # --- opening ---------------------------------------------------------------------------------
@@ -165,7 +161,6 @@ async def _open_chunks(settings: NodeSettings, directory: DataDirectory) -> Asyn
 
     def open_store() -> DiskChunkStore:
         if directory.is_new:
-            directory.chunks.mkdir(exist_ok=True)
             initialise(path, cluster_id=owner[0], node_id=owner[1])
         return DiskChunkStore(path, cluster_id=owner[0], node_id=owner[1])
 

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from astra.errors import Unavailable, invariant
+from astra.errors import DamagedLog, Unavailable, invariant
 from astra.model import APPLIED_INDEX, APPLIED_TERM, MARKS
 from astra.ports import MetadataStore, MetadataView
 from astra.wire import Entry
@@ -36,9 +36,8 @@ class Applier:
         self.applied_term = 0
 
     async def load(self) -> int:
-        """Reads how far this node had come. Call once, before anything else."""
-        self.applied_index = await self._store.read(lambda view: _mark(view, APPLIED_INDEX))
-        self.applied_term = await self._store.read(lambda view: _mark(view, APPLIED_TERM))
+        """Reads how far this node had come. Call once, before anything else. Raises DamagedLog."""
+        self.applied_index, self.applied_term = await self._store.read(_how_far)
         self._witness.touch_all(self.applied_index)
         return self.applied_index
 
@@ -104,6 +103,14 @@ class Applier:
                 future.set_result(None)
 
 
-async def _mark(view: MetadataView, name: str) -> int:
-    mark = await view.get(MARKS, (name,))
-    return 0 if mark is None else mark.value
+async def _how_far(view: MetadataView) -> tuple[int, int]:
+    """Index and term. They are set by the first entry, like no other mark before them: a name in
+    which a bit has flipped must not pass for one that was never set, or everything would be
+    applied a second time."""
+    index = await view.get(MARKS, (APPLIED_INDEX,))
+    term = await view.get(MARKS, (APPLIED_TERM,))
+    if index is not None and term is not None:
+        return index.value, term.value
+    if await view.scan(MARKS, (), None, 1):
+        raise DamagedLog("the tables are not empty, and do not say how far they have come")
+    return 0, 0

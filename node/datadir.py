@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
 import msgspec
 
 from astra.decoding import UNREADABLE
-from astra.errors import ConfigError, ForeignDirectory
+from astra.errors import ConfigError, ForeignDirectory, UnknownFormat
 
 MARKER: Final = "astra-node.json"
 _LOCK: Final = "lock"
@@ -32,17 +34,21 @@ class _Marker(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str
 
 
+class _AnyMarker(msgspec.Struct, frozen=True, kw_only=True):
+    """Of every version, for ever."""
+
+    format: int
+
+
 class DataDirectory:
     """Claimed while open. Paths below it are made on demand by their owners."""
 
     def __init__(self, path: Path, *, cluster_id: str, node_id: str) -> None:
-        """Raises ConfigError (not writable, in use), ForeignDirectory."""
+        """Raises ConfigError (not writable, in use), ForeignDirectory, UnknownFormat."""
         self.path = path
-        try:
+        with self._writing():
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock: IO[bytes] = (path / _LOCK).open("wb")
-        except OSError as error:
-            raise ConfigError(f"cannot write to the data directory {path}: {error}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -51,6 +57,9 @@ class DataDirectory:
         self._owner = _Marker(format=_FORMAT, cluster_id=cluster_id, node_id=node_id)
         try:
             self.is_new = self._check()
+            with self._writing():
+                if self.is_new:
+                    self.chunks.mkdir(exist_ok=True)
         except BaseException:
             self._lock.close()
             raise
@@ -67,32 +76,49 @@ class DataDirectory:
         self._lock.close()
 
     def settle(self) -> None:
-        """Durable: from now on this is the directory of this node only."""
+        """Durable: from now on this is the directory of this node only. Raises ConfigError."""
         if self.is_new:
-            _write_durably(self.path / MARKER, msgspec.json.encode(self._owner))
+            with self._writing():
+                _write_durably(self.path / MARKER, msgspec.json.encode(self._owner))
             self.is_new = False
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError(f"cannot write to the data directory {self.path}: {error}") from error
+
     def _check(self) -> bool:
-        """True for a new directory. Raises ForeignDirectory."""
+        """True for a new directory. Raises ConfigError, ForeignDirectory, UnknownFormat."""
         marker = self.path / MARKER
         if not marker.exists():
             if self.database.exists():
                 raise ForeignDirectory(f"{self.path} holds a database but no {MARKER}: not ours")
             return True
-        with marker.open("rb") as file:
-            found = _decode_marker(file.read(_MARKER_BYTES_MAX))
+        try:
+            with marker.open("rb") as file:
+                data = file.read(_MARKER_BYTES_MAX)
+        except OSError as error:
+            raise ConfigError(f"cannot read {marker}: {error}") from error
+        found = _decode_marker(data)
         if found != self._owner:
             raise ForeignDirectory(
-                f"{self.path} belongs to node {found.node_id} of cluster {found.cluster_id}"
-                f" (format {found.format}), not to {self._owner.node_id}"
-                f" of {self._owner.cluster_id}"
+                f"{self.path} belongs to node {found.node_id} of cluster {found.cluster_id},"
+                f" not to {self._owner.node_id} of {self._owner.cluster_id}"
             )
         return False
 
 
 def _decode_marker(data: bytes) -> _Marker:
-    """Raises ForeignDirectory."""
+    """Raises ForeignDirectory, UnknownFormat."""
     try:
+        version = msgspec.json.decode(data, type=_AnyMarker).format
+        if version != _FORMAT:
+            raise UnknownFormat(
+                f"{MARKER} has format {version}; this version knows {_FORMAT}:"
+                " start the newer AstraStorage again"
+            )
         return msgspec.json.decode(data, type=_Marker)
     except UNREADABLE as error:
         raise ForeignDirectory(f"the file {MARKER} cannot be read: {error}") from error

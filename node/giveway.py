@@ -1,7 +1,7 @@
 """A leader that serves badly hands over while the others can still take over quickly.
 
-Two reasons: its database is away (it could acknowledge nothing), or its disk is much slower than
-those of the other voters (node/raft/slowness.py decides).
+Two reasons: its database is away or damaged (it could acknowledge nothing), or its disk is much
+slower than those of the other voters (node/raft/slowness.py decides).
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class GiveWay:
             if driver is None or not driver.is_leader:
                 continue
             if await self._database_is_away():
-                await self._hand_over(driver, self._longest_log(driver), "the database is away")
+                await self._hand_over(
+                    driver, self._longest_log(driver), "the database is away or damaged"
+                )
             elif (heir := self._faster(driver)) is not None:
                 await self._hand_over(driver, heir, "the disk of the log is slow")
 

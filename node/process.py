@@ -35,6 +35,7 @@ from node.follower import LogFollower
 from node.giveway import GiveWay
 from node.ledger import Ledger
 from node.membership import ClusterMap, Reporter
+from node.metadata.rows import DamagedRow, DamagedTables
 from node.notebook import MemoryNotebook, Notebook
 from node.raft.driver import RaftDriver
 from node.raft.storage import RaftStorage
@@ -305,12 +306,10 @@ class NodeProcess:
     async def start(self) -> None:
         """Listening on return. Raises ConfigError, Fatal, OSError (port in use)."""
         settings = self._settings
-        applied = await self.applier.load()
-        await self._sightings.load()
+        applied = await self._load_tables()
         self.applier.listen(self._announcer.on_applied)
         self.applier.listen(self._roster.on_applied)
         self.applier.listen_replaced(self._roster.on_replaced)
-        await self._roster.load()
         await self._parts.chunks.sweep_temporaries()
         self._parts.bus.subscribe(self.consensus.on_notice)
         await self._parts.bus.start()
@@ -321,6 +320,16 @@ class NodeProcess:
             node_id=settings.node_id, port=self._server.port, applied_index=applied,
             life=self._sightings.own.life,
         )  # fmt: skip
+
+    async def _load_tables(self) -> int:
+        """The applied index. Raises Fatal when what is needed to take part is damaged."""
+        try:
+            applied = await self.applier.load()
+            await self._sightings.load()
+            await self._roster.load()
+        except DamagedRow as error:
+            raise DamagedTables(str(error)) from error
+        return applied
 
     async def run(self, stop: asyncio.Event) -> None:
         """The background work, until `stop` is set. Raises what is fatal."""

@@ -49,6 +49,7 @@ from node.metadata.rows import (
     check_key,
     check_put,
     crc32c,
+    damaged,
     is_storable,
     read_doc,
 )
@@ -161,6 +162,7 @@ class PostgresMetadataStore:
         self._turn = asyncio.Lock()
         self._long_reads = asyncio.Semaphore(LONG_READS_MAX)
         self._batches = 0
+        self._damage: str | None = None  # the first that a read has met
 
     @classmethod
     async def open(cls, dsn: str) -> PostgresMetadataStore:
@@ -182,10 +184,14 @@ class PostgresMetadataStore:
         async def on_connection(connection: Connection) -> T:
             return await body(_View(lambda sql, arguments: connection.fetch(sql, *arguments)))
 
-        if not long:
-            return await self._link.read(on_connection)
-        async with self._long_reads:
-            return await self._link.read(on_connection)
+        try:
+            if not long:
+                return await self._link.read(on_connection)
+            async with self._long_reads:
+                return await self._link.read(on_connection)
+        except DamagedRow as error:
+            self._damage = self._damage or str(error)
+            raise
 
     async def write(self, body: Callable[[MetadataTxn], Awaitable[T]]) -> T:
         """As the Protocol says; waits while PostgreSQL is away. When the caller gives up, the
@@ -236,7 +242,7 @@ class PostgresMetadataStore:
         return applied
 
     async def check(self) -> str | None:
-        return self._link.state()
+        return self._link.state() or damaged(self._damage)
 
     async def close(self) -> None:
         await self._link.close()

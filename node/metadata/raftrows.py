@@ -18,15 +18,15 @@ from typing import Final
 import msgspec
 
 from astra.decoding import UNREADABLE
-from astra.errors import DamagedLog, invariant
+from astra.errors import DamagedLog, UnknownFormat, invariant
 from astra.wire import Entry, EntryKind, Membership
 from node.metadata.rows import crc32c
 from node.raft.storage import (
     after_install,
     entry_checksum,
+    fields_checksum,
     hard_state_checksum,
     is_replaced,
-    verify_entry,
 )
 from node.raft.types import HardState, RaftState, SnapshotMark, TermRun
 
@@ -123,16 +123,18 @@ def encode_entry(entry: Entry) -> EntryRow:
 
 
 def decode_entry(row: EntryRow) -> Entry:
-    """Raises DamagedLog."""
+    """Raises DamagedLog; UnknownFormat when the entry is whole, and of a newer version."""
     index, term, kind, data, checksum = row
     try:
-        entry = Entry(index, term, EntryKind(kind), data)
-        verify_entry(entry, checksum)
-    except ValueError as error:
-        raise DamagedLog(f"log entry {index}: kind {kind} is not known") from error
+        is_whole = fields_checksum(index, term, kind, data) == checksum
     except struct.error as error:  # a database gives any integer; the checksum takes unsigned ones
-        raise DamagedLog(f"log entry {index}: its index or term cannot be") from error
-    return entry
+        raise DamagedLog(f"log entry {index}: its index, term or kind cannot be") from error
+    if not is_whole:
+        raise DamagedLog(f"log entry {index}: checksum differs")
+    try:
+        return Entry(index, term, EntryKind(kind), data)
+    except ValueError as error:
+        raise UnknownFormat(f"log entry {index} is of kind {kind}, not known here") from error
 
 
 def check_append(

@@ -39,11 +39,18 @@ _decoders: Final[dict[str, msgspec.msgpack.Decoder[Doc]]] = {
 
 
 class DamagedRow(StoreError):
-    """A stored document fails its checksum: another node has to answer."""
+    """A stored document, or the page it is on, is damaged: another node has to answer."""
 
 
 class DamagedTables(Fatal):
     """A write met a damaged row or page: this node must be rebuilt from its peers."""
+
+
+def damaged(what: str | None) -> str | None:
+    """For people: what a read has met, and what to do."""
+    if what is None:
+        return None
+    return f"{what}: its database is damaged. Stop this node and rebuild it from the others"
 
 
 def crc32c(data: bytes) -> int:

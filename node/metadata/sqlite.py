@@ -38,6 +38,7 @@ from node.metadata.rows import (
     check_key,
     check_put,
     crc32c,
+    damaged,
     encode_doc,
     read_doc,
 )
@@ -157,8 +158,8 @@ class SqliteMetadataStore:
             connection = await asyncio.to_thread(_open_writer, path)
             return cls(path, Writer(connection, connect(path, cache_mib=1)), Readers(path))
         except sqlite3.DatabaseError as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            kind = DamagedTables if code in (11, 26) else StoreError
+            is_damaged = isinstance(read_error(error), DamagedRow)
+            kind = DamagedTables if is_damaged else StoreError
             raise kind(f"SQLite cannot open {path}: {error}") from error
 
     def raft(self) -> SqliteRaftStorage:
@@ -227,9 +228,11 @@ class SqliteMetadataStore:
             return str(self._writer.failure)
         try:
             self._readers.read(lambda connection: connection.execute(_SQL["marks"].get, ("",)))
+        except DamagedRow:
+            pass  # noted, like any that was met before
         except StoreError as error:
             return str(error)
-        return None
+        return damaged(self._readers.damage)
 
     async def close(self) -> None:
         self._readers.close()

@@ -24,17 +24,18 @@ retried (the kernel may have dropped the pages). A full disk is not: it rolls ba
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Generator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Final, Generic, TypeVar
 
 from astra.constants import MIB
-from astra.errors import Fatal, FsyncFailed, Overloaded, StorageFull, StoreError
+from astra.errors import DamagedLog, Fatal, FsyncFailed, Overloaded, StorageFull, StoreError
 from node.metadata.bodies import Finished, advance, finish
 from node.metadata.rows import DamagedRow, DamagedTables
 
@@ -51,6 +52,7 @@ WRITES_WAITING_MAX: Final = 256
 READS_WAITING_MAX: Final = 256
 READERS: Final = 2
 
+_NO_SPACE: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 _DAMAGED: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 
 
@@ -140,10 +142,20 @@ def grow_wal(path: Path) -> None:
     makes each fsync journal the new size too, several times the cost of overwriting. SQLite
     takes a WAL whose header does not fit its magic for an empty one (walformat, section 4.1);
     a WAL that is there belongs to a crash, or to another process, and is left alone."""
-    with suppress(OSError), path.with_name(path.name + "-wal").open("xb") as wal:
-        for _ in range(CHECKPOINT_PAGES * PAGE_BYTES // MIB):
-            wal.write(bytes(MIB))
-        os.fsync(wal.fileno())
+    wal = path.with_name(path.name + "-wal")
+    try:
+        with wal.open("xb") as file:
+            for _ in range(CHECKPOINT_PAGES * PAGE_BYTES // MIB):
+                file.write(bytes(MIB))
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return
+    except OSError as error:
+        with suppress(OSError):
+            wal.unlink(missing_ok=True)
+        if error.errno not in _NO_SPACE:  # without the room it is only slower
+            raise FsyncFailed(f"cannot make {wal}: {error.strerror}") from error
 
 
 def connect_reader(path: Path) -> Connection:
@@ -154,7 +166,21 @@ def connect_reader(path: Path) -> Connection:
 
 def read_error(error: sqlite3.Error) -> StoreError:
     """What a failed read means: this node cannot answer; another one may."""
-    return StoreError(f"SQLite: {error}")
+    kind = DamagedRow if _code_of(error) in _DAMAGED else StoreError
+    return kind(f"SQLite: {error}")
+
+
+def _code_of(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+@contextmanager
+def needed_to_vote() -> Iterator[None]:
+    """What is damaged inside is more than an answer: this node may take no part."""
+    try:
+        yield
+    except DamagedRow as error:
+        raise DamagedLog(str(error)) from error
 
 
 class Writer:
@@ -244,11 +270,11 @@ class Writer:
         return self._judged(error) if isinstance(error, sqlite3.Error) else error
 
     def _judged(self, error: sqlite3.Error) -> StoreError:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        code = _code_of(error)
         if code == sqlite3.SQLITE_FULL:
             return StorageFull(f"SQLite: {error}")
         if code == sqlite3.SQLITE_IOERR:
-            self.failure = FsyncFailed(f"SQLite: {error}")
+            self.failure = FsyncFailed(f"SQLite: {error} ({error.sqlite_errorname})")
             return self.failure
         if code in _DAMAGED:
             self.failure = DamagedTables(f"SQLite: {error}")
@@ -330,11 +356,13 @@ class Readers:
         self._available: Final = asyncio.Semaphore(READERS)
         self._waiting = 0
         self.is_closed = False
+        self.damage: str | None = None  # the first that a read has met
 
     def read(self, body: Callable[[Connection], T]) -> T:
         """On the calling thread, in one snapshot. Raises StoreError."""
         self._check_open()
-        return _in_snapshot(self.inline, body)
+        with self._noting_damage():
+            return _in_snapshot(self.inline, body)
 
     async def read_long(self, body: Callable[[Connection], T]) -> T:
         """In a thread, in one snapshot. Raises StoreError, Overloaded."""
@@ -347,11 +375,20 @@ class Readers:
                 reader = self._free.pop()
                 try:
                     call = reader.worker.call(lambda: _in_snapshot(reader.connection, body))
-                    return await wait_settled(call)
+                    with self._noting_damage():
+                        return await wait_settled(call)
                 finally:
                     self._free.append(reader)
         finally:
             self._waiting -= 1
+
+    @contextmanager
+    def _noting_damage(self) -> Iterator[None]:
+        try:
+            yield
+        except DamagedRow as error:
+            self.damage = self.damage or str(error)
+            raise
 
     def close(self) -> None:
         if not self.is_closed:

@@ -7,7 +7,7 @@ from typing import Final
 
 from node.ledger import verified_row
 from node.metadata.rows import crc32c
-from node.metadata.sqlite_engine import Connection, Readers, Steps, Writer
+from node.metadata.sqlite_engine import Connection, Readers, Steps, Writer, needed_to_vote
 
 _ALL: Final = "SELECT name, doc, crc FROM ledger"
 _PUT: Final = "INSERT OR REPLACE INTO ledger (name, doc, crc) VALUES (?, ?, ?)"
@@ -25,7 +25,8 @@ class SqliteLedger:
             rows = connection.execute(_ALL).fetchall()
             return {name: verified_row(name, doc, crc) for name, doc, crc in rows}
 
-        return self._readers.read(body)
+        with needed_to_vote():
+            return self._readers.read(body)
 
     async def write(self, rows: Mapping[str, bytes]) -> None:
         def body(connection: Connection) -> Steps[None]:

@@ -25,7 +25,14 @@ from node.metadata.raftrows import (
     encode_meta,
     first_meta,
 )
-from node.metadata.sqlite_engine import Connection, DuplicateKey, Readers, Steps, Writer
+from node.metadata.sqlite_engine import (
+    Connection,
+    DuplicateKey,
+    Readers,
+    Steps,
+    Writer,
+    needed_to_vote,
+)
 from node.raft.types import HardState, RaftState, SnapshotMark
 
 T = TypeVar("T")
@@ -104,7 +111,8 @@ class SqliteRaftStorage:
             return log.state()
 
         await self._durably(settle)
-        return await self._readers.read_long(scan)
+        with needed_to_vote():
+            return await self._readers.read_long(scan)
 
     async def append(
         self,
@@ -137,7 +145,8 @@ class SqliteRaftStorage:
             rows.close()
             return tuple(batch.entries)
 
-        return await self._readers.read_long(body)
+        with needed_to_vote():
+            return await self._readers.read_long(body)
 
     async def compact(self, mark: SnapshotMark) -> None:
         def move(connection: Connection) -> bool:

@@ -36,8 +36,13 @@ _PREFIX = struct.Struct(">QQB")
 
 def entry_checksum(entry: Entry) -> int:
     """CRC32C over index, term, kind and data, so that a row copied to a wrong index is noticed."""
-    prefix: int = crc32c(_PREFIX.pack(entry.index, entry.term, entry.kind))
-    whole: int = crc32c(entry.data, prefix)
+    return fields_checksum(entry.index, entry.term, entry.kind, entry.data)
+
+
+def fields_checksum(index: int, term: int, kind: int, data: bytes) -> int:
+    """That of an entry, whether its kind is known or not. Raises struct.error."""
+    prefix: int = crc32c(_PREFIX.pack(index, term, kind))
+    whole: int = crc32c(data, prefix)
     return whole
 
 

@@ -28,6 +28,7 @@ from node.services.ports import LeaderLink
 PROMISE_S: Final = 7 * 24 * 3600
 PERIOD_S: Final = 6 * 24 * 3600  # from the start of a walk to that of the next
 NOTE: Final = "scrub.json"
+NOTE_FORMAT: Final = 1
 _NOTE_EVERY_S: Final = 10.0
 _RETRY_S: Final = 10.0
 _CLOCK_MS_MAX: Final = 24 * 3600 * 1000  # that the clock may have been ahead when a note was made
@@ -38,6 +39,7 @@ _log = get_logger("scrub")
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """As noted. Times are wall clock, in ms; 0: never."""
 
+    format: int = NOTE_FORMAT
     cursor: str | None = None
     is_walking: bool = False
     started_ms: int = 0
@@ -61,6 +63,8 @@ def decode_progress(data: bytes, now_ms: int) -> Progress:
         raise ValueError("a cursor that is no blob id")
     if progress.checked < 0 or progress.found < 0:
         raise ValueError("a count below zero")
+    if progress.format != NOTE_FORMAT:
+        raise ValueError("a note of another version")
     return progress
 
 

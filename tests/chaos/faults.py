@@ -309,7 +309,7 @@ def unreadable_blobs(scene: Scene) -> Iterator[str]:
     if not scene.rig.has_shim:
         return
     node = scene.chance.choice(scene.rig.names)
-    scene.rig.fault_file(node).write_text("unreadable")
+    scene.rig.fault_file(node).write_text("unreadable /chunks/blobs/")
     yield node
     scene.rig.fault_file(node).unlink(missing_ok=True)
 

@@ -30,6 +30,7 @@ from astra.net import Dialer
 from astra.wire import GetStatus, NodeStatus
 from tests.chaos.census import Disk
 from tests.chaos.server import Server
+from tests.support import diskfault
 from tests.support.clients import Target
 from tests.support.ports import free_ports
 from tests.support.proxy import GATEWAY, Proxy
@@ -39,7 +40,6 @@ from tests.support.wait import wait_until
 READY_S: Final = 40.0
 HEALTHY_S: Final = 60.0
 TMPFS_BYTES: Final = 4 << 30
-_SHIM_SOURCE: Final = Path(__file__).with_name("disk_fault.c")
 
 Tables = dict[str, dict[str, str | int | float | bool]]
 
@@ -250,9 +250,7 @@ class Rig:
             name, ["node", "--config", str(self.directory / f"{name}.toml")], self._log(name)
         )
         if shim is not None:
-            server.environment = {
-                "LD_PRELOAD": str(shim), "CHAOS_DISK_FAULT": str(self.fault_file(name)),
-            }  # fmt: skip
+            server.environment = diskfault.environment(shim, self.fault_file(name))
         return server
 
     def _open_backends(self) -> Backends | None:
@@ -298,18 +296,13 @@ class Rig:
         path.write_text(text)
 
     def _compile_shim(self) -> Path | None:
-        compiler = shutil.which("gcc") or shutil.which("cc")
-        if compiler is None:
-            self.say("no C compiler: faults of fsync are left out")
-            return None
-        library = self.directory / "disk_fault.so"
-        argv = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(_SHIM_SOURCE), "-ldl"]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        if done.returncode:
-            self.say(f"the C compiler fails ({done.stderr.strip()}): faults of fsync are left out")
+        try:
+            library = diskfault.compile_library(self.directory)
+        except diskfault.NoCompiler as error:
+            self.say(f"{error}: faults of fsync are left out")
             return None
         self.has_shim = True
-        return library.resolve()
+        return library
 
     def _limit_disk(self, name: str) -> None:
         """A file system of its own for one node, whose size can be changed: a disk to fill."""

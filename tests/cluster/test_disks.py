@@ -1,13 +1,15 @@
-"""A full disk under one node, and a disk that is not mounted (FAULTS 26, 27, 40).
+"""A disk under one node that is full, not mounted, read-only, or fails (FAULTS 26, 27, 29, 40).
 
-Nodes in this process; the disk is a small tmpfs of its own. EIO of fsync is the chaos harness's
-(tests/chaos/faults.py).
+Nodes in this process; the disk is a small tmpfs of its own, or the node is a process whose system
+calls fail (tests/chaos/disk_fault.c).
 """
 
+import asyncio
 import errno
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,10 @@ import pytest
 from astra.commands import NewBlob, PutDone
 from astra.errors import AstraError, StorageFull
 from astra.wire import PlaceBlobs, Placed
+from node.app import EXIT_FATAL
+from node.lastwords import STOPS
+from tests.support import diskfault
+from tests.support.nodecommand import last_lines, node_process
 from tests.support.nodes import NO_EPOCHS, LocalNodes, put_of
 from tests.support.wait import wait_until_async
 
@@ -121,3 +127,77 @@ async def test_directory_that_is_not_mounted_is_refused(
     shutil.rmtree(chunks)
     shutil.move(small_disk / "elsewhere", chunks)
     await nodes.start("n3")
+
+
+# --- a real process on a disk that fails (FAULTS 27, 29, and a disk gone read-only) ---------------
+
+FAULTS = [
+    ("eio metadata.sqlite", "FsyncFailed: SQLite: disk I/O error (SQLITE_IOERR_FSYNC)"),
+    ("eio chunks/tmp", "FsyncFailed: fdatasync: Input/output error"),
+    ("enospc metadata.sqlite", "StorageFull: SQLite: database or disk is full"),
+    ("erofs metadata.sqlite", "FsyncFailed: SQLite: disk I/O error (SQLITE_IOERR_WRITE)"),
+]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    try:
+        return diskfault.compile_library(tmp_path_factory.mktemp("library"))
+    except diskfault.NoCompiler as error:
+        pytest.skip(str(error))
+
+
+async def test_node_whose_disk_fails_ends_and_says_why_and_comes_back(
+    tmp_path: Path, library: Path
+) -> None:
+    """One after the other on one node, while two others go on."""
+    nodes = LocalNodes(tmp_path)
+    fault = tmp_path / "fault"
+    server = node_process(nodes.settings["n3"], tmp_path)
+    server.environment = diskfault.environment(library, fault)
+    try:
+        server.start()
+        await nodes.start("n1", "n2")
+        await nodes.make_bucket("bk")
+        for number, (what, expected) in enumerate(FAULTS):
+            await until_level(nodes, "n3")
+            fault.write_text(what)
+            blob_id = f"{number:032x}"
+            with suppress(AstraError):  # it is ending
+                await nodes.write_blob(nodes.addresses["n3"], blob_id, BODY)
+            await nodes.put_inline("bk", b"%d" % number, b"x" * 1000)
+            assert await asyncio.to_thread(server.wait_for_exit, SECONDS) == EXIT_FATAL
+            said = last_lines(server)
+            assert len(said) == number + 1, "one line for each end"
+            assert said[-1].event == STOPS
+            assert said[-1].what == expected
+            assert "start it again" in said[-1].todo
+            await nodes.put_inline("bk", b"after %d" % number, b"x")
+            fault.unlink()
+            server.start()
+        await until_level(nodes, "n3")
+    finally:
+        server.kill()
+        await nodes.__aexit__(None, None, None)
+
+
+async def until_level(nodes: LocalNodes, name: str) -> None:
+    async def is_level() -> bool:
+        statuses = [await nodes.status(each) for each in nodes.voters]
+        indexes = {status.applied_index for status in statuses if status is not None}
+        return None not in statuses and len(indexes) == 1 and 0 not in indexes
+
+    await wait_until_async(is_level, SECONDS, f"{name} has everything")
+
+
+def test_node_on_a_read_only_disk_says_so_and_does_not_start(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    server = node_process(LocalNodes(tmp_path).settings["n3"], tmp_path)
+    argv = ["mount", "-o", "remount,ro", str(small_disk)]
+    subprocess.run(argv, check=True, capture_output=True)
+    server.start()
+    assert server.wait_for_exit(SECONDS) == 1
+    (line,) = server.tail().splitlines()
+    assert "cannot write to the data directory" in line
+    assert "Read-only file system" in line

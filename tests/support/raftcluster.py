@@ -90,6 +90,10 @@ class Peer:
     async def start(self) -> None:
         await self.driver.start(len(self.state), self.network.bootstrap)
 
+    def has_ended(self, times: int) -> bool:
+        """By itself, for something fatal."""
+        return len(self.fatal) == times
+
     async def restart(self) -> None:
         """Ends without farewell, as kill -9; the disk keeps what was durable."""
         await self.driver.stop(timeout_s=0)

@@ -1,5 +1,6 @@
 """A data directory belongs to one node of one cluster, and to one process."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -56,6 +57,21 @@ def test_marker_without_an_end_is_refused_unread(tmp_path: Path) -> None:
     os.truncate(tmp_path / MARKER, 1 << 40)  # sparse: nobody's memory
     with pytest.raises(ForeignDirectory):
         claim(tmp_path)
+
+
+def test_disk_that_became_read_only_or_full_while_settling_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = DataDirectory(tmp_path, cluster_id="c", node_id="n1")
+
+    def refuse(_: int) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(ConfigError, match=r"cannot write to the data directory .* Read-only"):
+        directory.settle()
+    assert directory.is_new
+    directory.close()
 
 
 def test_second_process_is_refused_while_the_first_runs(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Whole nodes in this process: an old disk under a known name, and what is not one (FAULTS 39)."""
+"""Whole nodes in this process: an old disk under a known name, what is not one (FAULTS row 39), and
+a damaged one (rows 32, 36, 37)."""
 
 import shutil
 import sqlite3
@@ -9,8 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from astra.errors import DamagedLog
 from astra.net import Dialer
 from astra.wire import Sighting
+from node.lastwords import last_words
 from node.metadata.sqlite import SqliteMetadataStore
 from node.raft.config import RaftConfig
 from node.sightings import OLD_DISK, OWN_ROW, OwnLife, accept_old
@@ -195,3 +198,29 @@ async def test_restart_is_no_old_disk_alone_together_or_after_long(
         life = await life_of(nodes, name)
         assert (life.doubt, life.took_part) == ("", True)
         assert life.life == (5 if name == away else 4), "one for each start, and a first one"
+
+
+async def test_damaged_log_is_refused_and_rebuilt_once_it_is_moved_away(
+    nodes: LocalNodes, tmp_path: Path
+) -> None:
+    """As node/lastwords.py tells the operator."""
+    await nodes.put_inline("bk", b"k", b"in the middle of the log")
+    await put(nodes, "later", 3)
+    victim = await some_follower(nodes)
+    await until_votes(nodes, victim)
+    await nodes.stop(victim)
+    database = database_of(nodes, victim)
+    database.write_bytes(database.read_bytes().replace(b"in the middle", b"in thE middle"))
+    with pytest.raises(DamagedLog, match=r"log entry \d+: checksum differs"):
+        await nodes.start(victim)
+    nodes._running.pop(victim)
+    assert "away and start it" in last_words(DamagedLog(""), nodes.settings[victim]).todo
+    for path in database.parent.glob("metadata.sqlite*"):
+        path.rename(tmp_path / path.name)
+    await nodes.start(victim)
+    await until_votes(nodes, victim)
+    leader = await nodes.leader()
+    assert leader is not None
+    await nodes.stop(leader)  # now its vote and its log are needed
+    located = await nodes.locate("bk", b"k")
+    assert [data for _, data in located.inline] == [b"in the middle of the log"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 import pytest
 
@@ -15,6 +16,7 @@ from astra.errors import (
     Overloaded,
     Refused,
     Unavailable,
+    UnknownFormat,
 )
 from astra.wire import (
     Append,
@@ -27,6 +29,9 @@ from astra.wire import (
     ReadIndexRequest,
     TimeoutNow,
 )
+from node.applier import Applier
+from node.metadata.memory import MemoryMetadataStore
+from node.services.witness import Witness
 from tests.support.raftcluster import Network, eventually
 
 
@@ -282,6 +287,26 @@ async def test_failed_apply_stops_the_node() -> None:
         with pytest.raises(OutcomeUnknown):
             await leader.driver.propose(b"a")
         assert [type(error) for error in leader.fatal] == [RuntimeError]
+
+
+async def test_entry_of_a_newer_version_stops_each_start_and_is_never_skipped() -> None:
+    """FAULTS row 52, with the product's own apply."""
+    network = Network(1)
+    (peer,) = network.peers.values()
+    applier = Applier(MemoryMetadataStore(), Witness())
+    peer.driver._apply = applier.apply
+    async with network:
+        leader = await network.leader()
+        with pytest.raises(OutcomeUnknown):
+            await leader.driver.propose(b"\x02 from the future")
+        for starts in range(1, 4):
+            await eventually(partial(peer.has_ended, starts))
+            assert [type(error) for error in peer.fatal] == [UnknownFormat] * starts
+            assert applier.applied_index == 1, "the entry that began the term"
+            await peer.driver.stop(timeout_s=0)
+            peer.driver = peer._new_driver()
+            peer.driver._apply = applier.apply
+            await peer.driver.start(applier.applied_index, network.bootstrap)
 
 
 async def test_transfer_moves_leadership() -> None:

@@ -1,0 +1,177 @@
+"""Every stored and every sent format: what a newer version wrote is refused by name, never misread.
+
+One row per format. Small ones whose loss costs only work are ignored instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import inspect
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from astra.bus_rabbitmq import seal, unseal
+from astra.commands import PROPOSAL_FORMAT, decode_proposal, decode_result
+from astra.errors import HandshakeFailed, UnknownFormat, WireError
+from astra.frame import WIRE_VERSION, decode_header, decode_prelude, encode_frame
+from astra.handshake import NONCE_BYTES, check_hello
+from astra.model import BUCKETS
+from astra.wire import GetStatus, Hello, Notice
+from gateway.s3api.errors import S3Error
+from gateway.s3api.listing_tokens import decode_objects_token, encode_objects_token
+from node.chunkstore.format import FORMAT_VERSION, TAIL_BYTES, Footer, crc32c, encode_footer
+from node.chunkstore.format import decode_footer as decode_blob_footer
+from node.chunkstore.layout import LAYOUT_VERSION, MARKER
+from node.chunkstore.store import DiskChunkStore
+from node.datadir import MARKER as DATA_MARKER
+from node.datadir import DataDirectory
+from node.metadata.export import VERSION as EXPORT_VERSION
+from node.metadata.export import ExportDecoder, ExportEncoder
+from node.metadata.raftrows import decode_entry
+from node.metadata.sqlite import SqliteMetadataStore
+from node.metadata.tables import SCHEMA_VERSION
+from node.raft.storage import fields_checksum
+from node.services.scrub import NOTE_FORMAT, Progress, decode_progress
+
+BLOB = "0" * 31 + "1"
+SECRET = b"a secret of the tests, 32 bytes long"
+
+Case = Callable[[Path], Awaitable[object] | object]
+
+
+def data_directory(path: Path) -> object:
+    marker = {"format": 2, "cluster_id": "c", "node_id": "n1", "new": True}
+    (path / DATA_MARKER).write_bytes(msgspec.json.encode(marker))
+    return DataDirectory(path, cluster_id="c", node_id="n1")
+
+
+def chunk_directory(path: Path) -> object:
+    marker = {"layout": LAYOUT_VERSION + 1, "new": True}
+    (path / MARKER).write_bytes(msgspec.json.encode(marker))
+    return DiskChunkStore(str(path), cluster_id="c", node_id="n1")
+
+
+def blob_file(_: Path) -> object:
+    footer = encode_footer(Footer(blob_id=BLOB, size=1, chunk_crcs=(crc32c(b"x"),)))
+    tail = bytearray(footer[-TAIL_BYTES:-4])
+    tail[4:6] = (FORMAT_VERSION + 1).to_bytes(2, "little")
+    newer = footer[:-TAIL_BYTES] + tail + crc32c(bytes(tail)).to_bytes(4, "little")
+    return decode_blob_footer(newer, blob_id=BLOB, file_size=1 + len(newer))
+
+
+async def sqlite_file(path: Path) -> object:
+    file = path / "node.db"
+    await (await SqliteMetadataStore.open(file)).close()
+    connection = sqlite3.connect(file)
+    connection.execute(f"UPDATE astra_store SET schema_version = {SCHEMA_VERSION + 1}")
+    connection.commit()
+    connection.close()
+    return await SqliteMetadataStore.open(file)
+
+
+def log_entry_of_a_new_kind(_: Path) -> object:
+    return decode_entry((1, 1, 9, b"data", fields_checksum(1, 1, 9, b"data")))
+
+
+def proposal(_: Path) -> object:
+    return decode_proposal(bytes((PROPOSAL_FORMAT[0] + 1,)) + b"anything")
+
+
+def proposal_with_a_new_command(_: Path) -> object:
+    fields = ("id", 1, b"salt", ("paint-bucket", "b"))
+    return decode_proposal(PROPOSAL_FORMAT + msgspec.msgpack.encode(fields))
+
+
+def remembered_result(_: Path) -> object:
+    return decode_result(msgspec.msgpack.encode(("painted", 1)))
+
+
+def snapshot(_: Path) -> object:
+    head = bytearray(ExportEncoder().head(1))
+    head[8:10] = (EXPORT_VERSION + 1).to_bytes(2, "big")
+    return list(ExportDecoder().feed(bytes(head)))
+
+
+def snapshot_with_a_new_table(_: Path) -> object:
+    encoder = ExportEncoder()
+    rows = encoder.rows(BUCKETS, []).replace(b"buckets", b"baskets")
+    # The checksum of the frame, as the newer version would have made it.
+    prefix, payload = rows[:5], rows[9:]
+    crc = crc32c(prefix + payload).to_bytes(4, "big")
+    return list(ExportDecoder().feed(encoder.head(1) + prefix + crc + payload))
+
+
+def frame(_: Path) -> object:
+    data = bytearray(encode_frame(1, GetStatus()))
+    data[2] = WIRE_VERSION + 1
+    return decode_prelude(data, trusted=True)
+
+
+def message(_: Path) -> object:
+    header = msgspec.msgpack.encode({"type": "paint-bucket", "bucket": "b"})
+    prelude = decode_prelude(encode_frame(1, GetStatus()), trusted=True)
+    prelude = prelude._replace(header_length=len(header), header_crc=crc32c(header))
+    return decode_header(prelude, header)
+
+
+def hello(_: Path) -> object:
+    nonce = bytes(NONCE_BYTES)
+    check_hello(Hello(wire_version=WIRE_VERSION + 1, role="node", peer_id="n1", nonce=nonce))
+    return None
+
+
+def continuation_token(_: Path) -> object:
+    token = encode_objects_token(b"k", skip_prefix=False)
+    return decode_objects_token("Ag" + token[2:])  # its first byte: version 2
+
+
+CASES: list[tuple[Case, type[Exception], str]] = [
+    (data_directory, UnknownFormat, "has format 2; this version knows 1"),
+    (chunk_directory, UnknownFormat, "chunk directory layout 2; known is 1"),
+    (blob_file, UnknownFormat, "blob format 2; this program knows 1"),
+    (sqlite_file, UnknownFormat, "schema version 2; this version knows 1"),
+    (log_entry_of_a_new_kind, UnknownFormat, "of kind 9, not known here"),
+    (proposal, UnknownFormat, "is not known to this version"),
+    (proposal_with_a_new_command, UnknownFormat, "cannot be read by this version"),
+    (remembered_result, UnknownFormat, "cannot be read by this version"),
+    (snapshot, UnknownFormat, "snapshot format 2 is not known"),
+    (snapshot_with_a_new_table, UnknownFormat, "has a table 'baskets' that this version lacks"),
+    (frame, WireError, "wire version 3 is not known"),
+    (message, WireError, "cannot be read"),
+    (hello, HandshakeFailed, "peer speaks wire version 3"),
+    (continuation_token, S3Error, "token provided is incorrect"),
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "error", "text"), [pytest.param(*each, id=each[0].__name__) for each in CASES]
+)
+async def test_newer_format_is_refused_by_name(
+    case: Case, error: type[Exception], text: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=text):
+        found = case(tmp_path)
+        if inspect.isawaitable(found):
+            await found
+
+
+def test_note_of_the_scrub_is_none() -> None:
+    """Losing it costs work: the walk starts over."""
+    note: dict[str, Any] = msgspec.to_builtins(Progress(is_walking=True))
+    assert decode_progress(msgspec.json.encode(note), 1).is_walking
+    with pytest.raises(ValueError, match="another version"):
+        decode_progress(msgspec.json.encode(note | {"format": NOTE_FORMAT + 1}), 1)
+
+
+def test_notice_of_a_newer_version_is_ignored() -> None:
+    """The bus is a hint channel; the version is in what its MAC is made of."""
+    assert unseal(SECRET, seal(SECRET, Notice(term=1, index=2))) == Notice(term=1, index=2)
+    data = msgspec.msgpack.encode(Notice(term=1, index=2))
+    mac = hmac.new(SECRET, b"astra-notice-2" + data, hashlib.sha256).digest()
+    assert unseal(SECRET, mac + data) is None
