@@ -110,6 +110,9 @@ def test_empty_chunk_directory_is_refused_until_a_person_accepts_it_then_refille
     assert "is its disk mounted" in refused.stdout + refused.stderr
     accepted = run_doctor(cluster, "--accept-empty", "n2")
     assert accepted.returncode == 0, accepted.stderr
+    needless = run_doctor(cluster, "--accept-old", "n2")  # its database is as new as it was
+    assert needless.returncode == 1
+    assert "nobody doubts the disk of n2" in needless.stderr
     cluster.launch()
     cluster.wait_healthy()
     wait_until_clean(cluster, copies=COPIES)
