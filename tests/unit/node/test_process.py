@@ -24,6 +24,7 @@ from astra.errors import (
     OutcomeUnknown,
     RefusalCode,
     Refused,
+    StorageFull,
     Unavailable,
 )
 from astra.model import Versioning
@@ -52,6 +53,7 @@ from astra.wire import (
     RepairBlob,
     TransferLeadership,
 )
+from node.metadata.sqlite import SqliteMetadataStore
 from tests.support.nodes import NO_EPOCHS, SECRET, LocalNodes, inline_put, put_of
 from tests.support.wait import wait_until_async
 
@@ -313,6 +315,35 @@ async def test_all_nodes_restarted_find_their_data(nodes: LocalNodes) -> None:
     await nodes.start(*nodes.addresses)
     assert (await nodes.locate("bk", b"small")).inline[0][1] == b"1"
     assert await nodes.read_blob("n2", blob.blob_id, length=len(data)) == data
+
+
+async def test_full_database_ends_the_node_as_fatal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can promise nothing without its log; node/app.py makes exit status 70 of it."""
+    stores: list[SqliteMetadataStore] = []
+
+    async def open_and_note(path: Path) -> SqliteMetadataStore:
+        stores.append(await open_store(path))
+        return stores[0]
+
+    open_store = SqliteMetadataStore.open
+    monkeypatch.setattr(SqliteMetadataStore, "open", open_and_note)
+    async with LocalNodes(tmp_path, voters=1) as nodes:
+        await nodes.make_bucket("b")
+        connection = stores[0]._writer.connection
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        writing = asyncio.create_task(put_many(nodes))
+        task, _ = nodes._running.pop("n1")
+        with pytest.raises(StorageFull, match="full"):
+            await asyncio.wait_for(task, 20)
+        writing.cancel()
+
+
+async def put_many(nodes: LocalNodes) -> None:
+    for number in range(100):
+        await nodes.put_inline("b", f"k{number}".encode(), b"x" * 60_000)
 
 
 async def test_transfer_leadership_moves_it(nodes: LocalNodes) -> None:
