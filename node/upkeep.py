@@ -71,13 +71,7 @@ class Upkeep:
         )
         self._repair = self._make_repair()
         self._scan = self._make_scan()
-        self._rebalancer = Rebalancer(
-            reads=around.reads,
-            consensus=around.consensus,
-            repair=self._repair,
-            scan=self._scan,
-            watch=self._watch,
-        )
+        self._rebalancer = self._make_rebalancer()
         self.garbage = self._make_garbage()
         self.census = CensusService(
             node_id=settings.node_id,
@@ -122,6 +116,21 @@ class Upkeep:
             clock=around.clock,
             interval_s=settings.repair_scan_interval_s,
             young_ms=int(settings.repair_delay_s * 2000),
+        )
+
+    def _make_rebalancer(self) -> Rebalancer:
+        settings, around = self._settings, self._around
+        told_s = 2 * settings.report_interval_s
+        deleted_s = settings.garbage_grace_s + 2 * settings.garbage_interval_s
+        return Rebalancer(
+            reads=around.reads,
+            consensus=around.consensus,
+            repair=self._repair,
+            scan=self._scan,
+            watch=self._watch,
+            clock=around.clock,
+            arrival_ms=int(told_s * 1000),
+            departure_ms=int((told_s + deleted_s) * 1000),
         )
 
     def _make_garbage(self) -> GarbageCollector:

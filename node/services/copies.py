@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec.structs import replace
+
 from astra.constants import REPLICAS
 from astra.placement import has_room, place_blob
 from astra.wire import NodeReport
@@ -125,6 +127,15 @@ def fill_of(report: NodeReport) -> float:
     if report.total_bytes <= 0:
         return 1.0
     return 1.0 - min(max(report.free_bytes / report.total_bytes, 0.0), 1.0)
+
+
+def with_moves(reports: Iterable[NodeReport], moved: Mapping[str, int]) -> list[NodeReport]:
+    """The reports as they will be when they tell of the bytes that moved to (or, below zero, from)
+    each node: a report is old, and what moved away is deleted after a grace only."""
+    return [
+        replace(report, free_bytes=report.free_bytes - moved.get(report.node_id, 0))
+        for report in reports
+    ]
 
 
 def choose_receiver(reports: Iterable[NodeReport], *, is_moving: bool) -> str | None:

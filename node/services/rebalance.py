@@ -3,19 +3,25 @@
 Rules: the leader only, one blob at a time, and only while nothing needs repair and nobody drains;
 the receiving node paces the bytes (throttle.py). Which node and whose copy is decided by copies.py.
 The copy is made and verified first, then the holders change, then the giver deletes its own.
+
+Nodes tell how full they are once a second, and a giver deletes its copy a grace later. What moved
+meanwhile is counted here, or on a small disk everything would move to one node, then to the next.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from astra.errors import AstraError, Fatal
 from astra.log import get_logger
 from astra.model import BLOBS, Blob
+from astra.ports import Clock
+from astra.wire import NodeReport
 from node.lookup import rows_after
-from node.services.copies import choose_giver, choose_receiver
+from node.services.copies import choose_giver, choose_receiver, with_moves
 from node.services.ports import Consensus
 from node.services.reads import Reads
 from node.services.repair import RepairService
@@ -27,6 +33,34 @@ _PAGE: Final = 100
 _log = get_logger("rebalance")
 
 
+class _Untold:
+    """Bytes that nodes have more, or less, than they tell."""
+
+    def __init__(self, clock: Clock, arrival_ms: int, departure_ms: int) -> None:
+        self._clock = clock
+        # By how long it takes until a report tells of it; each in the order of time.
+        self._queues: tuple[tuple[int, deque[tuple[int, str, int]]], ...] = (
+            (arrival_ms, deque()),
+            (departure_ms, deque()),
+        )
+        self._bytes: dict[str, int] = {}
+
+    def note(self, receiver: str, giver: str, size: int) -> None:
+        now_ms = self._clock.monotonic_ms()
+        changes = ((receiver, size), (giver, -size))
+        for (for_ms, queue), (node_id, change) in zip(self._queues, changes, strict=True):
+            queue.append((now_ms + for_ms, node_id, change))
+            self._bytes[node_id] = self._bytes.get(node_id, 0) + change
+
+    def by_node(self) -> Mapping[str, int]:
+        now_ms = self._clock.monotonic_ms()
+        for _, queue in self._queues:
+            while queue and queue[0][0] <= now_ms:
+                _, node_id, change = queue.popleft()
+                self._bytes[node_id] -= change
+        return self._bytes
+
+
 class Rebalancer:
     def __init__(
         self,
@@ -36,12 +70,18 @@ class Rebalancer:
         repair: RepairService,
         scan: RepairScan,
         watch: NodeWatch,
+        clock: Clock,
+        arrival_ms: int,
+        departure_ms: int,
     ) -> None:
+        """`arrival_ms`, `departure_ms`: after so long, a report tells of a copy that came, or
+        went."""
         self._reads = reads
         self._consensus = consensus
         self._repair = repair
         self._scan = scan
         self._watch = watch
+        self._untold = _Untold(clock, arrival_ms, departure_ms)
         self._is_moving = False
         self._after = ""
         self.moved = 0
@@ -66,8 +106,9 @@ class Rebalancer:
             receiver = self._receiver()
             if receiver is None:
                 break
-            giver = choose_giver(blob.holders, self._watch.reports(), receiver)
+            giver = choose_giver(blob.holders, self._reports(), receiver)
             if giver is not None and await self._repair.move(blob_id, receiver, giver):
+                self._untold.note(receiver, giver, blob.size)
                 moved += 1
         self.moved += moved
         return moved
@@ -77,9 +118,13 @@ class Rebalancer:
         may_move = self._consensus.is_leader and last is not None and last.is_settled
         if not may_move or not self._repair.is_idle:
             return None
-        receiver = choose_receiver(self._watch.reports(), is_moving=self._is_moving)
+        receiver = choose_receiver(self._reports(), is_moving=self._is_moving)
         self._is_moving = receiver is not None
         return receiver
+
+    def _reports(self) -> list[NodeReport]:
+        """With everything that moved, told or not."""
+        return with_moves(self._watch.reports(), self._untold.by_node())
 
     async def _next_page(self) -> Sequence[tuple[str, Blob]]:
         page = await self._reads.read(
