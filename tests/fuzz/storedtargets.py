@@ -112,7 +112,7 @@ class Markers(Target):
             pass
         try:
             _decode_marker(data)
-        except ForeignDirectory:
+        except (ForeignDirectory, UnknownFormat):
             pass
         try:
             decode_progress(data, now_ms=2_000_000_000_000)
