@@ -42,7 +42,9 @@ from node.sightings import OLD_DISK, OLD_DISK_TODO
 
 _NOBODY: Final = Membership(voters=())
 _ASK_AGAIN_S: Final = 0.1
-_LOOKS_MAX: Final = 5  # without answers, beside a leader
+# Without answers, beside a leader: then the voters that this log names are gone for good, and the
+# group has others. Long, because a doubt takes a vote away from a group that may need it.
+_NOBODY_KNOWS_S: Final = 60.0
 _INVITATIONS: Final = (Append, Heartbeat, InstallSnapshot)
 
 _log = get_logger("seat")
@@ -134,15 +136,16 @@ class Seat:
 
     async def _doubt(self, state: RaftState) -> str:
         """Why the disk cannot be trusted; "": it can."""
-        looks = 0
+        loop = asyncio.get_running_loop()
+        began_s, is_told = loop.time(), False
         while True:
             verdict = await self._recall.look(state)
             if verdict.is_known:
                 return verdict.doubt
-            looks += 1
-            if looks == 1:
+            if not is_told:
                 _log.info("waiting for other voters: have they seen more of this node's log?")
-            if self._invited.is_set() and looks >= _LOOKS_MAX:
+                is_told = True
+            if self._invited.is_set() and loop.time() - began_s >= _NOBODY_KNOWS_S:
                 return await self._recall.distrust(
                     "a leader is there, but too few voters say what they have seen of this node"
                 )
