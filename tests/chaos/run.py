@@ -19,7 +19,7 @@ from tests.chaos.clients import Load
 from tests.chaos.faults import Fault, Scene
 from tests.chaos.history import Fault as Done
 from tests.chaos.history import History, Outcome
-from tests.chaos.judge import judge
+from tests.chaos.judge import WRITES, judge
 from tests.chaos.rig import Rig, save
 from tests.chaos.server import Server, run_for
 from tests.support.services import Services
@@ -202,6 +202,24 @@ def _summary(plan: Plan, history: History) -> str:
     )
     return (
         f"seed {plan.seed}: {len(history.events)} operations {dict(kinds)}, "
-        f"{len(history.faults)} faults, outcomes {dict(outcomes)}, unanswered {dict(lost)}: "
-        "no promise was broken"
+        f"{len(history.faults)} faults, outcomes {dict(outcomes)}, unanswered {dict(lost)}, "
+        f"{longest_silence(history)}: no promise was broken"
+    )
+
+
+def longest_silence(history: History) -> str:
+    """The longest time without an acknowledged write, and what was done to the cluster then."""
+    acked = sorted(
+        event.returned
+        for event in history.events
+        if event.outcome is Outcome.OK and event.kind in {*WRITES, "DELETE"}
+    )
+    if len(acked) < 2:
+        return "hardly a write was acknowledged"
+    end = max(range(1, len(acked)), key=lambda number: acked[number] - acked[number - 1])
+    since, until = acked[end - 1], acked[end]
+    during = [f.name for f in history.faults if f.began <= until and (f.ended or until) >= since]
+    return (
+        f"{until - since:.1f} s without a write from {since - history.started:.1f} s on "
+        f"({', '.join(during) or 'no fault'})"
     )

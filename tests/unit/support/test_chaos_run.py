@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.run import told_secrets
+from tests.chaos.history import Event, Fault, History, Outcome
+from tests.chaos.run import longest_silence, told_secrets
 from tests.chaos.server import Server
 
 
@@ -22,3 +23,16 @@ def test_told_secrets_finds_them_in_any_log(tmp_path: Path, text: str, is_told: 
     servers = [Server(name, [], tmp_path / f"{name}.log") for name in ("quiet", "n1")]
     found = told_secrets(servers, ["hunter2"])
     assert found == (["the log of n1 holds a secret"] if is_told else [])
+
+
+def test_longest_silence_is_between_acknowledged_writes() -> None:
+    history = History()
+    history.started = 100.0
+    for returned, outcome in ((101, Outcome.OK), (103, Outcome.UNKNOWN), (106, Outcome.OK)):
+        history.add(
+            Event(client="c", kind="PUT", key="k", called=100, returned=returned, outcome=outcome)
+        )
+    history.add(Event(client="c", kind="GET", key="k", called=100, returned=104))
+    history.faults.append(Fault(name="kill_leader", detail="n1", began=101.5, ended=102))
+    history.faults.append(Fault(name="kill_all", detail="", began=107, ended=108))
+    assert longest_silence(history) == "5.0 s without a write from 1.0 s on (kill_leader)"
