@@ -6,6 +6,7 @@ and none fails, although no client retries. A node whose PostgreSQL restarts com
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import redis
@@ -68,12 +69,30 @@ def test_redis_that_lies_or_hangs_is_not_believed(cluster_on_services: Cluster) 
             load.wait_for_acks(WRITES)
         client.client_pause(PAUSE_MS)
         load.wait_for_acks(WRITES)
+        with _full(client):  # every SET is refused
+            load.wait_for_acks(WRITES)
         for key in list(client.scan_iter()):
             client.set(key, b"\xff no entry at all")
         load.wait_for_acks(WRITES)
     client.close()
     assert spoilt, "the cache was in use"
     _assert_nobody_noticed(load, cluster_on_services, "lying Redis")
+
+
+@contextmanager
+def _full(client: redis.Redis) -> Iterator[None]:
+    """Not a byte more, and nothing is thrown out for it."""
+    settings = {"maxmemory": "1", "maxmemory-policy": "noeviction"}
+    before = {name: str(client.config_get(name)[name]) for name in settings}
+    try:
+        for name, value in settings.items():
+            client.config_set(name, value)
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            client.set("one more", "value")
+        yield
+    finally:
+        for name, value in before.items():
+            client.config_set(name, value)
 
 
 def _swap_all_values(client: redis.Redis) -> int:
@@ -98,6 +117,12 @@ def test_rabbitmq_comes_and_goes_and_nobody_notices(
         services.kill("rabbitmq")
         load.wait_for_acks(WRITES)
         services.start("rabbitmq")
+        load.wait_for_acks(WRITES)
+        services.pause("rabbitmq")  # as when its memory is full: it confirms nothing
+        try:
+            load.wait_for_acks(WRITES)
+        finally:
+            services.resume("rabbitmq")
         load.wait_for_acks(WRITES)
     _assert_nobody_noticed(load, cluster_on_services, "RabbitMQ")
 
