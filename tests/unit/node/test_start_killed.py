@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.support.nodes import LocalNodes
 from tests.support.services import ROOT
 
-KILLS = 25
+KILLS = 15
 SLOWEST_START_S = 0.4
 
 # Forks from a parent that has imported everything, so that the moments are those of the start.

@@ -268,6 +268,7 @@ async def test_damaged_document_fails_the_read_and_stops_the_writes(
     await raw(dsn, "UPDATE objects SET doc = doc || '\\x00'::bytea")
     with pytest.raises(StoreError):
         await applied(store)
+    assert "rebuild it" in (await store.check() or "")
 
     async def get(view: MetadataView) -> ObjectVersion | None:
         return await view.get(OBJECTS, (b"b", b"00001"))

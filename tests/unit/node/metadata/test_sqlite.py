@@ -198,6 +198,7 @@ async def test_damaged_document_fails_the_read_and_stops_the_writes(
     with pytest.raises(StoreError) as caught:
         await store.read(get)
     assert not isinstance(caught.value, Fatal)
+    assert "rebuild it" in (await store.check() or "")
     with pytest.raises(DamagedTables):
         await store.write(get)
     with pytest.raises(DamagedTables):
