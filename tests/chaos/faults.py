@@ -269,6 +269,7 @@ def break_connections(scene: Scene) -> Iterator[str]:
 
 def full_disk(scene: Scene) -> Iterator[str]:
     for node in scene.rig.limited:
+        scene.rig.wait_serving(node)  # one that starts on a full disk just does not start
         path = scene.rig.data(node)
         used = os.statvfs(path)
         room = scene.chance.choice([0, 4096, 1 << 20])

@@ -164,6 +164,12 @@ class Rig:
         wait_until(look, READY_S, "a node leads")
         return found[0]
 
+    def wait_serving(self, node: str) -> None:
+        """Returns once the node answers."""
+        wait_until(
+            lambda: isinstance(self.statuses()[node], NodeStatus), READY_S, f"{node} answers"
+        )
+
     def followers(self) -> list[str]:
         leader = self.leader()
         return [name for name in self.names if name != leader]

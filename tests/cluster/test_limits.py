@@ -19,6 +19,7 @@ from tests.support.buckets import keys, new_bucket, put, read
 from tests.support.clients import Target, boto3_client
 from tests.support.cluster import Cluster
 from tests.support.load import one_try
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -26,6 +27,8 @@ CLIENTS = 24
 LARGE = bytes(range(256)) * 800  # chunks on the nodes
 SMALL = b"inside the command"
 CONNECTIONS = 1000
+POOLED = 60  # connections to holders that a burst of uploads leaves behind
+SECONDS = 20.0
 REFUSALS = {"503 ServiceUnavailable", "503 SlowDown", "closed"}
 
 
@@ -104,6 +107,10 @@ def test_node_without_file_descriptors_takes_no_blobs_and_nobody_notices(
     check_recovered(embedded_cluster, impatient, bucket, set(status.pids()))
 
 
+def open_files(pids: list[int]) -> int:
+    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
+
+
 def connect(target: Target) -> socket.socket:
     host, _, port = target.host.rpartition(":")
     return socket.create_connection((host, int(port)), timeout=10)
@@ -113,6 +120,8 @@ def test_a_thousand_idle_connections_keep_nobody_out(
     embedded_cluster: Cluster, impatient: S3Client
 ) -> None:
     bucket = new_bucket(impatient, "crowd")
+    workers = [each.pid for each in embedded_cluster.status().gateways if each.pid]
+    before = open_files(workers)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))  # for our own ends
     try:
@@ -124,6 +133,9 @@ def test_a_thousand_idle_connections_keep_nobody_out(
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     embedded_cluster.wait_healthy()
+    wait_until(
+        lambda: open_files(workers) <= before + POOLED, SECONDS, "the connections are forgotten"
+    )
 
 
 def test_processes_may_open_as_many_files_as_the_system_allows(
