@@ -184,7 +184,9 @@ async def test_server_that_never_answers_costs_the_dialler_a_second() -> None:
 
 
 @pytest.mark.parametrize(
-    "sent", [b"", b"AS", encode_frame(0, hello())[:40], encode_frame(0, hello())]
+    "sent",
+    [b"", b"AS", encode_frame(0, hello())[:40], encode_frame(0, hello())],
+    ids=["nothing", "two bytes", "half a hello", "a hello"],  # the nonce differs in each process
 )
 async def test_peer_that_never_finishes_is_cut_off(
     sent: bytes, monkeypatch: pytest.MonkeyPatch
