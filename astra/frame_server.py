@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import structlog
@@ -217,34 +218,37 @@ class _Accepted:
         if (oneway := routes.oneway.get(kind)) is not None:
             oneway(peer, message)
         elif (unary := routes.unary.get(kind)) is not None:
-            self._start_unary(unary(peer, message), prelude.stream)
+            self._start_unary(partial(unary, peer, message), prelude.stream)
         elif (streaming := routes.streaming.get(kind)) is not None:
             if bulk is not None:
                 raise WireError("an exchange begins before the one before it has ended")
             self._bulk = BulkStream(self.connection, prelude.stream)
             self._bulk_stream = prelude.stream
-            self._start(self._serve_stream(streaming(peer, message, self._bulk), self._bulk))
+            handle = partial(streaming, peer, message, self._bulk)
+            self._start(self._serve_stream(handle, self._bulk))
         elif kind is Subscribe:
             routes.subscribe(self.connection, prelude.stream)
         else:
             raise WireError(f"a {kind.__name__} is not a request")
 
-    def _start_unary(self, handling: Awaitable[Message], stream: int) -> None:
+    # Handlers are called inside of their task: one that is cancelled before its first step, as at a
+    # stop, must leave no call behind that nobody awaits.
+
+    def _start_unary(self, handle: Callable[[], Awaitable[Message]], stream: int) -> None:
         if len(self.tasks) >= self.server.calls_max:
-            _discard(handling)
             self.connection.write(stream, failure_of(Overloaded("too many requests at once")))
             return
-        self._start(self._serve_unary(handling, stream))
+        self._start(self._serve_unary(handle, stream))
 
     def _start(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _serve_unary(self, handling: Awaitable[Message], stream: int) -> None:
+    async def _serve_unary(self, handle: Callable[[], Awaitable[Message]], stream: int) -> None:
         answer: Message
         try:
-            answer = await handling
+            answer = await handle()
         except AstraError as error:
             self._report_fatal(error)
             answer = failure_of(error)
@@ -263,9 +267,9 @@ class _Accepted:
             log.exception("an answer is too large: a bug")
             self.connection.write(stream, failure_of(StoreError(str(error))))
 
-    async def _serve_stream(self, handling: Awaitable[None], bulk: BulkStream) -> None:
+    async def _serve_stream(self, handle: Callable[[], Awaitable[None]], bulk: BulkStream) -> None:
         try:
-            await handling
+            await handle()
         except Unavailable:
             if self.connection.is_open:
                 await self._fail_stream(bulk, Unavailable("the node cannot serve this now"))
@@ -295,9 +299,3 @@ class _Accepted:
         self.server.forget(self)
         if self._bulk is not None:
             self._bulk.lost(error)
-
-
-def _discard(handling: Awaitable[Message]) -> None:
-    close = getattr(handling, "close", None)
-    if close is not None:
-        close()

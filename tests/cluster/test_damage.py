@@ -37,13 +37,13 @@ def s3(breakable: Cluster) -> Iterator[S3Client]:
 def _stored(
     cluster: Cluster, s3: S3Client, bucket: str, key: str, body: bytes = BODY
 ) -> list[Path]:
-    """Stores it; returns its three finished files."""
-    before = blob_files(cluster)
+    """Stores it; returns its three finished files. A copy of another blob may be under repair."""
+    known = {Path(name).name for name in blob_files(cluster)}
     s3.put_object(Bucket=bucket, Key=key, Body=body)
     found: list[Path] = []
 
     def three() -> bool:
-        new = [name for name in blob_files(cluster) - before if "/blobs/" in name]
+        new = {n for n in blob_files(cluster) if "/blobs/" in n and Path(n).name not in known}
         found[:] = [cluster.data / "nodes" / name for name in sorted(new)]
         return len(found) == 3
 

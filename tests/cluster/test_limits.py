@@ -27,6 +27,7 @@ CLIENTS = 24
 LARGE = bytes(range(256)) * 800  # chunks on the nodes
 SMALL = b"inside the command"
 CONNECTIONS = 1000
+BURSTS_MAX = 20
 POOLED = 60  # connections to holders that a burst of uploads leaves behind
 SECONDS = 20.0
 REFUSALS = {"503 ServiceUnavailable", "503 SlowDown", "closed"}
@@ -88,9 +89,12 @@ def test_gateway_without_file_descriptors_refuses_and_recovers(
     status = embedded_cluster.status()
     workers = [each.pid for each in status.gateways if each.pid]
     with few_files(workers, spare=4):
-        outcomes = put_many(impatient, bucket)
+        for _ in range(BURSTS_MAX):  # a quick machine may end a request before the next comes
+            outcomes = put_many(impatient, bucket)
+            assert set(outcomes) <= {"ok", *REFUSALS}
+            if set(outcomes) & REFUSALS:
+                break
     print(dict(outcomes))
-    assert set(outcomes) <= {"ok", *REFUSALS}
     assert set(outcomes) & REFUSALS, "the limit was felt"
     check_recovered(embedded_cluster, impatient, bucket, set(status.pids()))
 

@@ -234,7 +234,7 @@ def test_unseal_by_another_secret_is_refused() -> None:
 
 
 def test_unseal_too_large_is_refused_though_it_is_sealed() -> None:
-    body = seal(SECRET, entry_notice(7, garbage=("a" * FRAME_HEADER_BYTES_MAX,)))
+    body = seal(SECRET, entry_notice(7, buckets=("a" * FRAME_HEADER_BYTES_MAX,)))
     assert unseal(SECRET, body) is None
 
 

@@ -78,13 +78,16 @@ from pathlib import Path
 from astra.wire import Entry, EntryKind, Membership
 from node.metadata.sqlite import SqliteMetadataStore
 from node.raft.types import HardState
-from tests.unit.node.metadata.test_sqlite import apply
+from tests.unit.node.metadata.test_sqlite import applied_state, apply
 
 async def main():
     store = await SqliteMetadataStore.open(Path(sys.argv[1]))
     raft = store.raft()
     await raft.initialize(Membership(voters=("a",)))
-    index = (await raft.load(0, 0)).last_index
+    applied, _, _ = await applied_state(store)
+    index = (await raft.load(applied, 0)).last_index
+    for late in range(applied + 1, index + 1):  # written to the log before the kill, not applied
+        await apply(store, late, b"y" * 5000)
     while True:
         index += 1
         entry = Entry(index, 1, EntryKind.COMMAND, b"x" * 5000)
