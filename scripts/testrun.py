@@ -1,4 +1,4 @@
-"""The whole test run: fast tests, and real clusters embedded and on servers, all at once.
+"""The whole test run: fast tests in parallel, then real clusters, embedded and on servers at once.
 
     .venv/bin/python scripts/testrun.py [pytest arguments for all phases]
 
@@ -28,9 +28,9 @@ PHASES = {
     "embedded": ["-m", "cluster and not services"],
     "services": ["-m", "services"],
 }
-# Tests with real processes mostly wait, one test after the other in each phase; the fast ones
-# compute, and take what is left.
-NICENESS = {"unit": 5}
+# Tests with real processes run one after the other in each phase, and wait much. The fast ones
+# compute: beside the others, clusters of three nodes in one process could not keep a leader.
+STAGES = (("unit",), ("embedded", "services"))
 
 
 def interrupted(number: int, _frame: object) -> None:
@@ -50,19 +50,19 @@ def start_phase(name: str, extra: list[str], report: Path, output: Path) -> subp
     argv.append(f"--basetemp={output.with_suffix('.tmp')}")  # nobody else's leftovers to clean up
     env = {**os.environ, "TEST_SERVICES_DIR": str(SERVICES_DIR)}
     with output.open("wb") as file:
-        child = subprocess.Popen(
+        return subprocess.Popen(
             [*argv, *PHASES[name], *extra], cwd=ROOT, env=env, stdout=file, stderr=file
         )
-    os.setpriority(os.PRIO_PROCESS, child.pid, NICENESS.get(name, 0))
-    return child
 
 
-def run_phases(extra: list[str], private: Path, deadline: float) -> dict[str, int]:
-    """All phases side by side; pytest gets the time to end by itself when it is late."""
-    print(f"\n##### {', '.join(PHASES)} tests", flush=True)
-    outputs = {name: private / f"{name}.log" for name in PHASES}
+def run_stage(
+    names: tuple[str, ...], extra: list[str], private: Path, deadline: float
+) -> dict[str, int]:
+    """Runs phases side by side; pytest gets the time to end by itself when it is late."""
+    print(f"\n##### {' and '.join(names)} tests", flush=True)
+    outputs = {name: private / f"{name}.log" for name in names}
     children = {
-        name: start_phase(name, extra, private / f"{name}.xml", outputs[name]) for name in PHASES
+        name: start_phase(name, extra, private / f"{name}.xml", outputs[name]) for name in names
     }
     codes: dict[str, int] = {}
     try:
@@ -130,7 +130,8 @@ def main(extra: list[str]) -> int:
         reports = {name: Path(private) / f"{name}.xml" for name in PHASES}
         try:
             codes["servers"] = services("up")
-            codes |= run_phases(extra, Path(private), deadline)
+            for names in STAGES:
+                codes |= run_stage(names, extra, Path(private), deadline)
         except KeyboardInterrupt:
             codes["interrupted"] = 130
         finally:
