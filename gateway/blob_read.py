@@ -129,25 +129,31 @@ class BlobReader:
         self, segment: Segment, holders: Sequence[HolderRef]
     ) -> AsyncGenerator[memoryview, None]:
         """The bytes of one segment, from the first holder that gives them, going on at the same
-        byte with the next when one fails. Raises Unavailable."""
-        offset, left = segment.offset, segment.length
+        byte with another when one fails. One with a bad chunk is asked again for later chunks:
+        of three damaged copies each may be good where the others are not. Raises Unavailable."""
+        offset, end = segment.offset, segment.offset + segment.length
+        candidates = list(holders)
+        bad_at: dict[str, int] = {}  # where a holder had a bad chunk
         reasons: list[str] = []
-        for attempt, holder in enumerate(holders):
-            is_last = attempt == len(holders) - 1
-            stall_s = self._timeout_s if is_last else self._stall_s
+        while able := [each for each in candidates if bad_at.get(each.node_id) != offset]:
+            holder = able[0]
+            stall_s = self._stall_s if len(able) > 1 else self._timeout_s
             try:
-                source = self._read_from(holder, segment.blob_id, offset, left, stall_s)
+                source = self._read_from(holder, segment.blob_id, offset, end - offset, stall_s)
                 async with aclosing(source):
                     async for piece in source:
                         offset += len(piece)
-                        left -= len(piece)
                         yield piece
-                if left == 0:
+                if offset == end:
                     return
                 raise WireError("the holder ended too early")
             except AstraError as error:
                 reasons.append(f"{holder.node_id}: {error}")
                 self._note_failure(holder, segment.blob_id, error)
+                if isinstance(error, BadChunk):
+                    bad_at[holder.node_id] = offset
+                else:
+                    candidates.remove(holder)
         log.error("no holder can give a blob", blob=segment.blob_id, reasons=reasons)
         raise Unavailable(f"no holder could give blob {segment.blob_id}")
 
