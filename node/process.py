@@ -298,7 +298,7 @@ class NodeProcess:
             store=self._parts.store,
             applier=self.applier,
             mark_at=driver.mark_at,
-            applied_in_log=lambda: driver.applied_index,
+            level_with=driver.level_with,
         )
 
     # --- life ---

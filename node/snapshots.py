@@ -6,7 +6,6 @@ which the export takes its snapshot of the database, and goes on while the bytes
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
@@ -33,13 +32,13 @@ class SnapshotSource:
         store: MetadataStore,
         applier: Applier,
         mark_at: Callable[[int], SnapshotMark],
-        applied_in_log: Callable[[], int],
+        level_with: Callable[[int], Awaitable[None]],
     ) -> None:
-        """`applied_in_log` is the applied index as the Raft core knows it: a moment later."""
+        """`level_with` returns when the Raft core knows, too, that an index is applied."""
         self._store = store
         self._applier = applier
         self._mark_at = mark_at
-        self._applied_in_log = applied_in_log
+        self._level_with = level_with
         self._is_serving = False
 
     async def serve(self, peer: Peer, request: FetchSnapshot, stream: BulkStream) -> None:
@@ -58,8 +57,7 @@ class SnapshotSource:
     async def _send(self, stream: BulkStream) -> None:
         pieces = self._store.export()
         async with self._applier.paused() as index:
-            while self._applied_in_log() < index:  # noqa: ASYNC110 - one or two turns of the loop
-                await asyncio.sleep(0)  # apply has returned: the driver is about to note it
+            await self._level_with(index)
             mark = self._mark_at(index)
             first = await anext(pieces)
         await stream.send(

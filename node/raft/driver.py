@@ -433,6 +433,16 @@ class RaftDriver(DriverView):
         if core.applied_index < index:
             await self._applied.add(index)
 
+    async def level_with(self, index: int, timeout_s: float = 2.0) -> None:
+        """For who sees `index` in the tables: returns when the core knows of it, too, which is a
+        moment later. Raises Unavailable (starting, stopping, or not of the group),
+        DeadlineExceeded."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._wait_applied(self._running(), index)
+        except TimeoutError:
+            raise DeadlineExceeded(f"entry {index} is applied, and nobody noted it") from None
+
     def lease_valid_now(self) -> bool:
         """True while no other leader can exist, by the monotonic clock read in this call. Ask
         again when the answer leaves; when False, take a new read_barrier and read again."""

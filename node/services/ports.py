@@ -35,6 +35,11 @@ class Consensus(Protocol):
     @property
     def applied_index(self) -> int: ...
 
+    @property
+    def commit_index(self) -> int:
+        """Of a leader: no node has applied more of what it, or a leader before it, committed."""
+        ...
+
 
 class Applied:
     """What applying one entry gave: the index it has, and the command's result."""

@@ -89,8 +89,8 @@ class QueryService:
     # --- the broadcast query ---
 
     async def _ask_others(self, query: Query) -> Answer:
-        index = await self._reads.barrier()
-        message = PeerQuery(applied_index=index, query=query)
+        term = self._consensus.term
+        message = PeerQuery(applied_index=await self._reads.barrier(), query=query)
         me = self._cluster.node_id
         others = [node_id for node_id in self._cluster.node_ids() if node_id != me]
         asking = {
@@ -98,7 +98,13 @@ class QueryService:
             for ref in self._cluster.refs(others)
         }
         try:
-            return await _first_good(asking)
+            answer = await _first_good(asking)
+        except Refused:
+            await self._reads.shown_by_a_peer(term)
+            raise
+        else:
+            await self._reads.shown_by_a_peer(term)
+            return answer
         finally:
             for task in asking:
                 task.cancel()

@@ -402,6 +402,28 @@ async def test_subscriber_hears_of_changed_bucket_settings(nodes: LocalNodes) ->
 # --- learners --------------------------------------------------------------------------------
 
 
+async def test_node_outside_of_the_group_sends_no_snapshot_and_goes_on(tmp_path: Path) -> None:
+    """A learner here, as a voter that is just starting: nobody tells its log what is applied, and
+    it waited for that for ever, at full speed (seed 2834 of the simulation)."""
+    async with LocalNodes(tmp_path, voters=1, learners=1) as nodes:
+        await nodes.all_know_each_other()
+        await nodes.make_bucket("bk")
+        learner = next(
+            name for name in nodes.addresses if nodes.addresses[name] != nodes.leader_address
+        )
+        dialer = Dialer(secret=SECRET, role="node", peer_id="n9")
+        try:
+            stream = await dialer.bulk(nodes.addresses[learner])
+            await stream.send(FetchSnapshot())
+            with pytest.raises(Unavailable, match="cannot serve this now"):
+                await stream.receive(timeout_s=10)
+            stream.abort()
+            await nodes.put_inline("bk", b"k", b"1")
+            await nodes.all_know_each_other()
+        finally:
+            await dialer.close()
+
+
 async def test_learner_follows_and_holds_blobs(tmp_path: Path) -> None:
     async with LocalNodes(tmp_path, voters=1, learners=1) as nodes:
         await nodes.all_know_each_other()

@@ -55,6 +55,23 @@ async def test_single_voter_group_works_alone() -> None:
         assert await leader.driver.read_barrier() == leader.driver.commit_index
 
 
+async def test_level_with_waits_for_the_note_of_an_apply_and_not_for_ever() -> None:
+    async with Network(1) as network:
+        leader = await network.leader()
+        await leader.driver.level_with(leader.driver.applied_index)
+        with pytest.raises(DeadlineExceeded):
+            await leader.driver.level_with(99, timeout_s=0.01)
+        leader.apply_gate.clear()
+        proposing = asyncio.create_task(leader.driver.propose(b"a"))
+        levelling = asyncio.create_task(leader.driver.level_with(2))
+        await eventually(lambda: leader.driver.commit_index == 2)
+        assert not levelling.done()
+        leader.apply_gate.set()
+        await asyncio.gather(proposing, levelling)
+    with pytest.raises(Unavailable):
+        await leader.driver.level_with(2)
+
+
 async def test_propose_on_follower_names_the_leader() -> None:
     async with Network(3) as network:
         leader = await network.leader()

@@ -31,6 +31,7 @@ class Leading:
     leader: str | None = "n1"
     term = 1
     applied_index = 1
+    commit_index = 1
 
     async def propose(self, data: bytes, timeout_s: float = 10.0) -> object:
         raise Unavailable("not here")
@@ -46,14 +47,15 @@ class Node:
     """A query service over a store in memory, and the socket it answers peers on."""
 
     def __init__(self, name: str, addresses: dict[str, str]) -> None:
-        self.store, consensus = MemoryMetadataStore(), Leading()
+        self.store, self.consensus = MemoryMetadataStore(), Leading()
+        self.reads = Reads(self.consensus, self.store)
         witness = Witness()
         self.applier = Applier(self.store, witness)
         self.dialer = Dialer(secret=SECRET, role="node", peer_id=name)
         self.port = int(addresses[name].rpartition(":")[2])
         self.service = QueryService(
-            consensus=consensus,
-            reads=Reads(consensus, self.store),
+            consensus=self.consensus,
+            reads=self.reads,
             cache=QueryCache(MemoryCache(1 << 20), witness, "c"),
             applier=self.applier,
             cluster=ClusterMap(
@@ -133,3 +135,15 @@ async def test_all_stores_broken_is_unavailable(nodes: list[Node]) -> None:
         node.store.break_disk("read error")
     with pytest.raises(Unavailable):
         await nodes[0].service.answer(QUERY)
+
+
+async def test_answer_of_a_peer_binds_the_leader_to_what_it_showed(nodes: list[Node]) -> None:
+    """The peer has applied an entry that this leader has committed and not applied yet."""
+    for node in nodes:
+        await node.apply_bucket()
+    await nodes[0].reads.barrier()
+    assert nodes[0].reads.lease_holds()
+    nodes[0].store.break_disk("read error")
+    nodes[0].consensus.commit_index = 2
+    await nodes[0].service.answer(QUERY)
+    assert not nodes[0].reads.lease_holds()

@@ -17,6 +17,7 @@ class HandConsensus:
         self.leader: str | None = "n1"
         self.term = 1
         self.applied_index = 0
+        self.commit_index = 0
         self.lease = True
         self.barriers = 0
 
@@ -120,3 +121,58 @@ async def test_follower_names_the_leader(
     with pytest.raises(NotLeader) as caught:
         await Reads(consensus, store).read(epoch_of)
     assert caught.value.leader == "n2"
+
+
+async def test_node_deposed_behind_its_barrier_shows_nothing_of_the_next_leader(
+    consensus: HandConsensus, store: MemoryMetadataStore
+) -> None:
+    """It may have applied more by then than the new leader, which reads under its lease
+    (seed 2853 of the simulation)."""
+    reads = Reads(consensus, store)
+    consensus.lease = False
+
+    async def deposed(view: MetadataView) -> int:
+        consensus.is_leader, consensus.leader, consensus.term = False, "n2", 2
+        return await epoch_of(view)
+
+    with pytest.raises(NotLeader) as caught:
+        await reads.read(deposed)
+    assert caught.value.leader == "n2"
+
+
+async def test_refusal_read_by_a_deposed_node_is_not_believed(
+    consensus: HandConsensus, store: MemoryMetadataStore
+) -> None:
+    reads = Reads(consensus, store)
+    consensus.lease = False
+
+    async def deposed_and_leading_again(view: MetadataView) -> int:
+        consensus.term = 3
+        raise Refused(RefusalCode.NO_SUCH_BUCKET)
+
+    with pytest.raises(NotLeader):
+        await reads.read(deposed_and_leading_again)
+
+
+async def test_after_a_peer_answered_the_lease_waits_until_as_much_is_applied(
+    consensus: HandConsensus, store: MemoryMetadataStore
+) -> None:
+    reads = Reads(consensus, store)
+    await reads.read(epoch_of)
+    consensus.commit_index = 7  # a peer may have applied and shown it
+    await reads.shown_by_a_peer(1)
+    assert not reads.lease_holds()
+    consensus.applied_index = 7
+    assert reads.lease_holds()
+
+
+async def test_answer_of_a_peer_is_refused_when_another_may_lead(
+    consensus: HandConsensus, store: MemoryMetadataStore
+) -> None:
+    reads = Reads(consensus, store)
+    consensus.lease = False
+    await reads.shown_by_a_peer(1)  # confirmed by a round
+    assert consensus.barriers == 1
+    consensus.term = 2
+    with pytest.raises(NotLeader):
+        await reads.shown_by_a_peer(1)
