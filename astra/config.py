@@ -62,7 +62,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         secret=True,
     ),
     _setting("node.inline_bytes", INLINE_BYTES_DEFAULT, "Objects up to this size need no chunks."),
-    _setting("node.garbage_grace_s", 60.0, "Unlinked blobs stay so long for running downloads."),
+    _setting("node.garbage_grace_s", 60.0, "Unlinked blobs stay so long, and while read."),
     _setting("node.repair_grace_s", 300.0, "A node silent for longer is replaced as a holder."),
     _setting("node.repair_mib_per_s", 64.0, "How fast each node copies to repair and rebalance."),
     _setting("node.scrub_mib_per_s", 16.0, "How fast each node reads its blobs to verify them."),

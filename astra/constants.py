@@ -38,6 +38,13 @@ HEADER_BYTES_MAX: Final = 16 * KIB
 # A blob may be committed for this long after it was placed; the sweep waits longer.
 BLOB_COMMIT_AGE_MS_MAX: Final = 24 * 3600 * 1000
 BLOB_ORPHAN_AGE_MS_MIN: Final = 26 * 3600 * 1000
+# A download that takes longer than the garbage grace: its gateway tells the holders every
+# READ_TOLD_S that it still reads, and each time they keep the blobs for READ_KEPT_S. A reader who
+# takes more than a day is not waited for.
+READ_TOLD_S: Final = 10
+READ_KEPT_S: Final = 60
+READ_SECONDS_MAX: Final = 24 * 3600
+READ_BLOBS_MAX: Final = 1000  # named in one message
 
 # Parts that are copied from objects of many parts have many extents. One each, and this many more
 # in one upload: the largest object copied in the largest parts, with room for odd borders.
@@ -57,6 +64,7 @@ FRAME_PAYLOAD_BYTES_MAX: Final = CHUNK_SIZE
 PROPOSAL_BYTES_MAX: Final = 2 * MIB
 
 invariant(BLOB_ORPHAN_AGE_MS_MIN > BLOB_COMMIT_AGE_MS_MAX, "orphans outlive commits")
+invariant(3 * READ_TOLD_S <= READ_KEPT_S, "a reader is not forgotten over a lost message or two")
 invariant(INLINE_BYTES_DEFAULT <= INLINE_BYTES_MAX < PROPOSAL_BYTES_MAX, "inline fits a proposal")
 invariant(PROPOSAL_BYTES_MAX < FRAME_HEADER_BYTES_MAX, "a proposal fits a frame")
 invariant(PART_NUMBER_MAX * PART_SIZE_MIN <= OBJECT_SIZE_MAX, "parts fit an object")

@@ -471,6 +471,13 @@ class BlobsHeld(Wire, frozen=True, kw_only=True, tag="blobs-held"):
     blob_ids: tuple[str, ...]
 
 
+class StillReading(Wire, frozen=True, kw_only=True, tag="still-reading"):
+    """A gateway to a holder: downloads that run need these (at most READ_BLOBS_MAX). What of them
+    is garbage by now is kept for READ_KEPT_S more. May be lost: it is said every READ_TOLD_S."""
+
+    blob_ids: tuple[str, ...]
+
+
 class ReportBadBlob(Wire, frozen=True, kw_only=True, tag="bad-blob"):
     """A reader found this holder's copy missing, damaged or stalled: repair it."""
 
@@ -709,7 +716,8 @@ Message = (
     | FindUsers | UsersFound
     | Subscribe | Notice
     | BlobWrite | BlobPiece | BlobEnd | BlobStored | BlobRead
-    | CheckBlobs | BlobsHeld | ReportBadBlob | ReportBadBlobs | RepairBlob | ListBlobs | BlobPage
+    | CheckBlobs | BlobsHeld | StillReading
+    | ReportBadBlob | ReportBadBlobs | RepairBlob | ListBlobs | BlobPage
     | ListGarbage | GarbagePage | ListDropped | DroppedPage | ListHeld | HeldPage
     | NodeReport | Sighting | FetchEntries | EntryBatch | FetchSnapshot | SnapshotHead
     | SnapshotPiece | GetStatus | NodeStatus | TransferLeadership | PeerQuery

@@ -6,6 +6,7 @@ because S3 keys are bytes and Starlette's routes are decoded text.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
@@ -97,9 +98,11 @@ def build_app(settings: GatewaySettings) -> Starlette:
         if channel is not None:
             await channel.start()
         late.app = S3App(context)
+        telling = asyncio.create_task(context.reader.running.run(), name="running-reads")
         try:
             yield
         finally:
+            telling.cancel()
             if channel is not None:
                 await channel.close()
             await context.cluster.dialer.close()

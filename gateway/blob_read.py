@@ -31,6 +31,7 @@ from astra.model import Extent
 from astra.stream import BulkStream
 from astra.wire import BlobEnd, BlobPiece, BlobPlace, BlobRead, HolderRef
 from gateway.cluster import Cluster
+from gateway.running_reads import RunningReads
 
 log = structlog.get_logger(__name__)
 
@@ -84,6 +85,7 @@ class BlobReader:
         self._cluster = cluster
         self._stall_s = stall_s
         self._timeout_s = timeout_s
+        self.running = RunningReads(cluster.dialer, lambda: asyncio.get_running_loop().time())
 
     async def read(
         self,
@@ -92,20 +94,24 @@ class BlobReader:
         places: Mapping[str, BlobPlace],
     ) -> AsyncGenerator[bytes | memoryview, None]:
         """The bytes of the segments, in order. Raises Unavailable when no holder can give them:
-        never a short or wrong answer without an error."""
+        never a short or wrong answer without an error. However long the reader takes: the holders
+        keep what it still needs."""
         stripes = iter(cut_stripes(segments))
         running: deque[_Stripe] = deque()
         number = 0
+        lengths = [(segment.blob_id, segment.length) for segment in segments]
         try:
-            while True:
-                while len(running) < _STRIPES_AHEAD and (segment := next(stripes, None)):
-                    running.append(self._open(segment, inline, places, number))
-                    number += 1
-                if not running:
-                    return
-                async for piece in running[0].pieces():
-                    yield piece
-                running.popleft()
+            with self.running.reading(lengths, places) as read:
+                while True:
+                    while len(running) < _STRIPES_AHEAD and (segment := next(stripes, None)):
+                        running.append(self._open(segment, inline, places, number))
+                        number += 1
+                    if not running:
+                        return
+                    async for piece in running[0].pieces():
+                        yield piece
+                        read.position += len(piece)
+                    running.popleft()
         finally:
             for stripe in running:
                 stripe.cancel()

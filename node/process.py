@@ -269,6 +269,7 @@ class NodeProcess:
             blobs=self._blobs,
             repairer=self.upkeep.repairer,
             repairs=self.upkeep.queue,
+            readers=self.upkeep.readers,
             census=self.upkeep.census,
             on_notice=self.consensus.on_notice,
             status=self.status,

@@ -22,6 +22,7 @@ from astra.commands import (
     PutObject,
     PutPart,
 )
+from astra.constants import READ_BLOBS_MAX
 from astra.errors import InvariantBroken, NotLeader, WireError
 from astra.net import BulkStream, Peer, Routes
 from astra.wire import (
@@ -64,6 +65,7 @@ from astra.wire import (
     ReportBadBlob,
     ReportBadBlobs,
     Sighting,
+    StillReading,
     TransferLeadership,
 )
 from node.membership import ClusterMap
@@ -76,6 +78,7 @@ from node.services.download import DownloadService
 from node.services.members import MemberService
 from node.services.ports import Consensus
 from node.services.query import QueryService
+from node.services.readers import Readers
 from node.services.repair import RepairQueue
 from node.services.update import UpdateService
 from node.services.upload import UploadService
@@ -104,6 +107,7 @@ class Services:
     blobs: BlobService
     repairer: BlobRepairer
     repairs: RepairQueue
+    readers: Readers
     census: CensusService
     on_notice: Callable[[Notice], None]
     status: Callable[[], Awaitable[NodeStatus]]
@@ -163,10 +167,14 @@ def _add_holder_routes(table: _Table, services: Services) -> None:
         if services.consensus.is_leader:
             services.repairs.note_bad_copy(request)
 
+    def still_reading(_: Peer, message: StillReading) -> None:
+        services.readers.note(message.blob_ids[:READ_BLOBS_MAX])
+
     table.streaming(BlobWrite, services.blobs.write)
     table.streaming(BlobRead, services.blobs.read)
     table.unary(CheckBlobs, services.blobs.check)
     table.unary(RepairBlob, services.repairer.repair)
+    table.oneway(StillReading, still_reading)
     table.oneway(ReportBadBlob, report)
     table.unary(ReportBadBlobs, services.census.note_bad)
     table.unary(ListBlobs, services.census.list_blobs)

@@ -20,6 +20,7 @@ from node.services.census import CensusService, SelfCensus
 from node.services.fence import CopyFence
 from node.services.garbage import GarbageCollector
 from node.services.ports import Consensus, LeaderLink
+from node.services.readers import Readers
 from node.services.reads import Reads
 from node.services.rebalance import Rebalancer
 from node.services.repair import RepairQueue, RepairService
@@ -47,13 +48,14 @@ class Surroundings:
 
 
 class Upkeep:
-    """`repairer`, `census` and `queue` answer requests; `background` is the rest."""
+    """`repairer`, `census`, `queue` and `readers` answer requests; `background` is the rest."""
 
     def __init__(self, settings: NodeSettings, around: Surroundings) -> None:
         self._settings = settings
         self._around = around
         self._consensus = around.consensus
         self._fence = CopyFence()
+        self.readers = Readers(around.clock, int(settings.garbage_grace_s * 1000))
         self._rate = TokenBucket(
             mib_per_s=settings.repair_mib_per_s,
             now_ms=around.clock.monotonic_ms,
@@ -145,6 +147,7 @@ class Upkeep:
             clock=around.clock,
             grace_ms=int(settings.garbage_grace_s * 1000),
             fence=self._fence,
+            readers=self.readers,
         )
 
     def _make_scrub(self) -> ScrubService:

@@ -1,11 +1,11 @@
 """Each holder's broom: deletes the blobs that nothing refers to any more.
 
 Four kinds. *Garbage* is what a committed command unlinked: every node reads it from its own
-metadata, waits a grace (running downloads finish), deletes its copies and has the leader forget
-them. *Dropped* copies are those of living blobs that moved to another node, or were too many.
-*Strays* are copies of living blobs that name other holders (a repair that lost a race, a node that
-was replaced): they are declared dropped first. *Orphans* are files that no command ever named: a
-client or gateway died before its commit.
+metadata, waits a grace and for the downloads that still read it (readers.py), deletes its copies
+and has the leader forget them. *Dropped* copies are those of living blobs that moved to another
+node, or were too many. *Strays* are copies of living blobs that name other holders (a repair that
+lost a race, a node that was replaced): they are declared dropped first. *Orphans* are files that no
+command ever named: a client or gateway died before its commit.
 
 Invariants
 - A copy of a blob in use is only deleted while DROPPED says so, as seen after a read barrier, and
@@ -39,6 +39,7 @@ from node.services.blobs import BlobService
 from node.services.clustertime import ClusterTime
 from node.services.fence import CopyFence
 from node.services.ports import LeaderLink
+from node.services.readers import Readers
 
 _PAGE: Final = 500
 _FORGET_TIMEOUT_S: Final = 10.0
@@ -61,9 +62,11 @@ class GarbageCollector:
         clock: Clock,
         grace_ms: int,
         fence: CopyFence,
+        readers: Readers,
     ) -> None:
         """`barrier` returns when everything committed before is applied here, or raises."""
         self._fence = fence
+        self._readers = readers
         self._strays: set[str] = set()  # of the sweep before: seen twice, it is one
         self._node_id = node_id
         self._store = store
@@ -78,6 +81,7 @@ class GarbageCollector:
         """Collects for ever; what fails is tried again next time."""
         while True:
             await asyncio.sleep(interval_s)
+            self._readers.forget_old()
             await _attempt(self.collect_once)
             await _attempt(self.collect_dropped_once)
 
@@ -100,7 +104,7 @@ class GarbageCollector:
                 for blob_id, garbage in page
                 if self._node_id in garbage.holders and garbage.since_ms <= due_ms
             ]
-            collected += await self._delete_and_forget(mine)
+            collected += await self._delete_and_forget(self._readers.unread(mine))
             if len(page) < _PAGE:
                 return collected
             after = page[-1][0]
@@ -132,7 +136,7 @@ class GarbageCollector:
         while True:
             page = await self._dropped_page(after)
             old = [blob_id for blob_id, dropped in page if dropped.since_ms <= due_ms]
-            if old:
+            if old := self._readers.unread(old):
                 with self._fence.drop(old) as free:
                     await self._barrier()
                     collected += await self._delete_and_forget(await self._still_dropped(free))

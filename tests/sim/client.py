@@ -7,6 +7,7 @@ nothing happened, 5xx or silence unknown.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Mapping
@@ -93,9 +94,11 @@ class Client:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
+        pause: asyncio.Event | None = None,
     ) -> Answer:
+        """`pause`: of the client, in its reading, after the first bytes of the answer."""
         try:
-            return await self._ask(method, key, query or {}, headers or {}, body)
+            return await self._ask(method, key, query or {}, headers or {}, body, pause)
         except RequestError as error:
             refused: RequestError = error
             detail = str(error)
@@ -113,6 +116,7 @@ class Client:
         query: Mapping[str, str],
         headers: Mapping[str, str],
         body: bytes,
+        pause: asyncio.Event | None,
     ) -> Answer:
         head = _head(method, f"/{self.bucket}/{key}" if key else f"/{self.bucket}", query,
                      {**headers, "content-length": str(len(body))})  # fmt: skip
@@ -138,7 +142,12 @@ class Client:
         response = await HANDLERS[resolved.operation.name](request)
         content = response.body
         if response.stream is not None:
-            content = b"".join([bytes(piece) async for piece in response.stream])
+            pieces: list[bytes] = []
+            async for piece in response.stream:
+                pieces.append(bytes(piece))
+                if pause is not None:
+                    await pause.wait()
+            content = b"".join(pieces)
         return Answer(headers=dict(response.headers), body=content)
 
     # --- what clients do -----------------------------------------------------------------------

@@ -1,14 +1,18 @@
-"""Faults at exact places that chance rarely meets (FAULTS rows 7, 16, 56): a crash loop, half a
-partition, a snapshot that is cut short."""
+"""Faults at exact places that chance rarely meets (FAULTS rows 7, 16, 56, 60): a crash loop, half a
+partition, a slow reader, a snapshot that is cut short."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 import pytest
 
+from astra.constants import READ_KEPT_S
+from gateway.blob_read import STRIPE_BYTES
 from node.raft.types import SnapshotMark
 from tests.sim.client import Answer, Client, Unknown
 from tests.sim.node import SimNode
@@ -88,6 +92,46 @@ def test_gateway_that_reaches_everybody_but_the_leader_refuses_in_time_and_recov
                 stage.ask("g1", call, ANSWER_S)
         stage.heal()
         assert stage.ask("g1", get("k")).body in (CHUNKS, INLINE)
+
+
+# --- a reader that takes longer than the grace: row 60 -------------------------------------------
+
+GRACE_S: Final = 30.0
+LONG_S: Final = 120.0  # longer than the grace, and than what holders believe a reader for
+
+
+def test_download_that_outlasts_the_grace_gets_the_bytes_of_a_version_that_is_gone() -> None:
+    with staged() as stage:
+        for node in stage.nodes:
+            node.settings = replace(node.settings, garbage_grace_s=GRACE_S)
+        restart_in_turn(stage)
+        old = bytes(range(251)) * (3 * STRIPE_BYTES // 251)
+        version = stage.ask("g1", put("k", old)).headers["x-amz-version-id"]
+        blobs = blob_ids(stage)
+        goes_on = asyncio.Event()
+        answers = stage.start("g1", lambda client: client.ask("GET", "k", pause=goes_on))
+        stage.world.run(1.0)
+        stage.ask("g2", lambda client: client.ask("DELETE", "k", query={"versionId": version}))
+        stage.world.run(LONG_S)
+        restart_in_turn(stage)  # who starts does not know who reads
+        stage.world.run(LONG_S)
+        goes_on.set()
+        stage.until(lambda: answers, "the slow reader has its answer")
+        assert isinstance(answers[0], Answer), answers
+        assert answers[0].body == old
+        stage.until(lambda: not blobs & blob_ids(stage), "then it is swept", READ_KEPT_S + GRACE_S)
+
+
+def restart_in_turn(stage: Stage) -> None:
+    for node in stage.nodes:
+        stage.kill(node)
+        stage.world.boot(node)
+        stage.leader()
+        stage.world.run(GRACE_S)
+
+
+def blob_ids(stage: Stage) -> set[str]:
+    return {blob_id for node in stage.nodes for blob_id in node.storage.chunks.blobs}
 
 
 # --- a snapshot that is cut short: row 56 --------------------------------------------------------

@@ -230,7 +230,8 @@ class World:
         addresses = tuple(address_of(each) for each in self.nodes)
         patience_s = 2.5 if name == "g1" else 0.5  # one of them is quick to ask somebody else
         settings = gateway_settings(name, addresses, patience_s=patience_s)
-        self.clients[name] = life.context.run(Client, settings, BUCKET)
+        client = self.clients[name] = life.context.run(Client, settings, BUCKET)
+        self.spawn(name, client.context.reader.running.run())
 
     def crash_gateway(self, name: str) -> None:
         life = self.gateways.pop(name, None)

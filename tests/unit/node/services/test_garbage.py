@@ -8,7 +8,7 @@ import pytest
 from awscrt.checksums import crc32c
 
 from astra.commands import DropCopies, ForgetGarbage
-from astra.constants import BLOB_ORPHAN_AGE_MS_MIN
+from astra.constants import BLOB_ORPHAN_AGE_MS_MIN, READ_KEPT_S
 from astra.errors import Unavailable
 from astra.model import (
     BLOBS,
@@ -29,6 +29,7 @@ from node.metadata.memory import MemoryMetadataStore
 from node.services.blobs import BlobService
 from node.services.fence import CopyFence
 from node.services.garbage import GarbageCollector
+from node.services.readers import Readers
 
 NOW_MS = 2_000_000_000_000
 OLD_MS = NOW_MS - BLOB_ORPHAN_AGE_MS_MIN - 1
@@ -81,6 +82,7 @@ class Broom:
         self.barrier_fails = False
         self.fence = CopyFence()
         self.clock = WrongClock()
+        self.readers = Readers(self.clock, 0)
         self.on_barrier: Callable[[], Awaitable[None]] | None = None
         blobs = BlobService(node_id="n1", chunks=self.chunks, leader=self.leader, streams_max=4)
         self.collector = GarbageCollector(
@@ -93,6 +95,7 @@ class Broom:
             clock=self.clock,
             grace_ms=60_000,
             fence=self.fence,
+            readers=self.readers,
         )
 
     async def _barrier(self) -> int:
@@ -176,6 +179,26 @@ async def test_collect_while_nobody_writes_the_grace_passes_all_the_same(broom: 
     assert await broom.collector.collect_once() == 0
     broom.clock.passed_ms += 1
     assert await broom.collector.collect_once() == 1
+
+
+async def test_collect_what_a_download_still_reads_waits_until_nobody_says_so(
+    broom: Broom,
+) -> None:
+    read, dropped, other = (blob_id(NOW_MS, number) for number in (1, 2, 3))
+    for name in (read, dropped, other):
+        await broom.store_blob(name)
+    await broom.put(read, garbage("n1"))
+    await broom.put(other, garbage("n1"))
+    await broom.put(dropped, Blob(size=4, references=1, holders=("n2", "n3")))
+    await broom.drop(dropped)
+    broom.readers.note([read, dropped])
+    assert await broom.collector.collect_once() == 1
+    assert await broom.collector.collect_dropped_once() == 0
+    assert await broom.ids() == sorted([read, dropped])
+    broom.clock.passed_ms += READ_KEPT_S * 1000
+    await broom.collector.collect_once()
+    await broom.collector.collect_dropped_once()
+    assert await broom.ids() == []
 
 
 async def test_collect_without_a_leader_is_done_again_later(broom: Broom) -> None:
