@@ -30,6 +30,7 @@ from node.services import garbage
 from node.services.blobs import BlobService
 from node.services.ports import Applied
 from node.services.querycache import QueryCache
+from node.services.reads import Reads
 from tests.sim.disk import SimMetadataStore, SimRaftStorage
 
 Patch = tuple[Any, str, Any]  # where, which name, and what is there instead
@@ -156,6 +157,12 @@ def read_before_apply() -> Patch:
         return None
 
     return RaftDriver, "_wait_applied", at_once
+
+
+@mutant
+def answer_when_deposed() -> Patch:
+    """From tables that may be ahead of the new leader's."""
+    return Reads, "_require_term", lambda self, term: None
 
 
 @mutant
