@@ -51,6 +51,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     _setting(
         "cluster.secret", "", "What peers prove to each other; 32 bytes or more.", secret=True
     ),
+    _setting("cluster.tls_cert", "", "PEM file: with the next two, peers speak mutual TLS only."),
+    _setting("cluster.tls_key", "", "PEM file, readable by its owner only: the key of tls_cert."),
+    _setting("cluster.tls_ca", "", "PEM file: the cluster's own CA, which signed every tls_cert."),
     _setting("cluster.peers", "", "All nodes, as ID=HOST:PORT,ID=HOST:PORT,..."),
     _setting("cluster.voters", "", "Ids of the nodes that vote (at most 5); empty: the first 5."),
     _setting("data.dir", "", "Directory of this process: chunks, SQLite, marker file."),

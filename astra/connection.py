@@ -42,6 +42,7 @@ class FrameConnection(asyncio.BufferedProtocol):
         self.trusted = False
         self.is_open = False
         self.error: Exception | None = None
+        self.was_made = False
         self._transport: asyncio.Transport | None = None
         self._drop_buffer()
         self._payload: bytearray | None = None  # being received directly
@@ -197,6 +198,7 @@ class FrameConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._compact(_BUFFER_SIZE)
+        self.was_made = True
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH, low=_WRITE_LOW)
         break_after_silence(transport, _SILENCE_S)

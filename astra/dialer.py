@@ -27,6 +27,7 @@ from astra.handshake import (
     prove,
 )
 from astra.stream import BulkStream
+from astra.tls import PeerTls
 from astra.wire import (
     Challenge,
     Failure,
@@ -57,9 +58,17 @@ class Dialer:
     """All outgoing connections of one process. Close it when done."""
 
     def __init__(
-        self, *, secret: bytes, role: str, peer_id: str, connect_timeout_s: float = 1.0
+        self,
+        *,
+        secret: bytes,
+        role: str,
+        peer_id: str,
+        connect_timeout_s: float = 1.0,
+        tls: PeerTls | None = None,
     ) -> None:
+        """Raises ConfigError for a secret or TLS files that are of no use."""
         check_secret(secret)
+        self._tls = None if tls is None else tls.client()
         self._secret = secret
         self.peer = Peer(role, peer_id)
         self._connect_timeout_s = connect_timeout_s
@@ -93,7 +102,7 @@ class Dialer:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 host, port = split_address(address)
-                await loop.create_connection(lambda: connection, host, port)
+                await loop.create_connection(lambda: connection, host, port, ssl=self._tls)
                 await greeting.shake_hands()
         except (OSError, TimeoutError, ValueError) as error:
             connection.abort()
@@ -152,7 +161,10 @@ class Greeting:
 
 def _handshake_error(message: Message | None) -> AstraError:
     if message is None:
-        return Unavailable("the peer closed the connection during the handshake")
+        return Unavailable(
+            "the peer closed the connection during the handshake: "
+            "either both sides have cluster.tls_cert, or none"
+        )
     if isinstance(message, Failure):
         return HandshakeFailed(message.detail or "refused by the peer")
     return HandshakeFailed("the peer does not follow the handshake")

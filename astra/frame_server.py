@@ -31,6 +31,7 @@ from astra.handshake import (
     prove,
 )
 from astra.stream import BulkStream
+from astra.tls import PeerTls
 from astra.wire import (
     Challenge,
     Failure,
@@ -85,9 +86,12 @@ class FrameServer:
         routes: Routes,
         calls_max: int = 1024,
         on_fatal: Callable[[Fatal], None] | None = None,
+        tls: PeerTls | None = None,
     ) -> None:
-        """`on_fatal` is told when a handler raises Fatal: the process must stop."""
+        """`on_fatal` is told when a handler raises Fatal: the process must stop. Raises ConfigError
+        for a secret or TLS files that are of no use."""
         check_secret(secret)
+        self._tls = None if tls is None else tls.server()
         self.on_fatal = on_fatal
         self.secret = secret
         self.node_id = node_id
@@ -101,7 +105,14 @@ class FrameServer:
     async def start(self, host: str, port: int) -> None:
         """Listens. Raises OSError when the port is in use."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, host, port, backlog=_BACKLOG)
+        self._server = await loop.create_server(
+            self._accept,
+            host,
+            port,
+            backlog=_BACKLOG,
+            ssl=self._tls,
+            ssl_handshake_timeout=None if self._tls is None else _HANDSHAKE_TIMEOUT_S,
+        )
 
     @property
     def port(self) -> int:
@@ -168,6 +179,8 @@ class _Accepted:
     def _give_up(self) -> None:
         if self.peer is None:
             self.connection.abort(HandshakeFailed("no handshake in time"))
+            if not self.connection.was_made:  # it never got through TLS: nobody else will say so
+                self.server.forget(self)
 
     def _on_first_frame(self, prelude: Prelude, message: Message, _p: bytearray | None) -> None:
         try:

@@ -9,8 +9,8 @@
 Both nonces are fresh, so a recorded proof is worth nothing later (SECURITY S29). Nothing else
 is read from a peer before its proof. The secret has no default and is at least 32 bytes.
 
-It proves who is there at the start of a connection, no more: frames are not sealed, so whoever can
-change packets between two nodes can still speak in a proved one's name. Their network is private.
+It proves who is there at the start of a connection, no more: without TLS (tls.py) frames are not
+sealed, so whoever can change packets between two nodes can still speak in a proved one's name.
 """
 
 from __future__ import annotations

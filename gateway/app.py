@@ -29,7 +29,12 @@ from gateway.upload import Uploader
 
 def build_context(settings: GatewaySettings) -> GatewayContext:
     """The parts of one gateway worker, not yet connected. In a running event loop."""
-    dialer = Dialer(secret=settings.cluster_secret, role="gateway", peer_id=settings.gateway_id)
+    dialer = Dialer(
+        secret=settings.cluster_secret,
+        role="gateway",
+        peer_id=settings.gateway_id,
+        tls=settings.peer_tls,
+    )
     cluster = Cluster(dialer, settings)
     threads = ThreadPoolExecutor(max_workers=os.cpu_count() or 2, thread_name_prefix="digest")
     return GatewayContext(

@@ -8,6 +8,7 @@ from pathlib import Path
 from astra.constants import INLINE_BYTES_DEFAULT, INLINE_BYTES_MAX, PUT_SIZE_MAX
 from astra.errors import ConfigError
 from astra.handshake import check_secret
+from astra.tls import PeerTls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +18,7 @@ class GatewaySettings:
     gateway_id: str
     nodes: tuple[str, ...]
     cluster_secret: bytes = field(repr=False)
+    peer_tls: PeerTls | None = None
     listen_host: str = "127.0.0.1"
     listen_port: int = 9000
     workers: int = 2

@@ -175,7 +175,12 @@ def _make_cache(settings: NodeSettings, clock: SystemClock) -> Cache:
 
 
 def _make_dialer(settings: NodeSettings) -> Dialer:
-    return Dialer(secret=settings.cluster_secret, role="node", peer_id=settings.node_id)
+    return Dialer(
+        secret=settings.cluster_secret,
+        role="node",
+        peer_id=settings.node_id,
+        tls=settings.peer_tls,
+    )
 
 
 def _make_bus(settings: NodeSettings, routes: Routes, push: FollowerPush) -> Bus:

@@ -143,6 +143,7 @@ class NodeProcess:
             node_id=settings.node_id,
             routes=parts.routes,
             on_fatal=self._on_fatal,
+            tls=settings.peer_tls,
         )
         fill_routes(parts.routes, self._make_services())
 

@@ -13,6 +13,7 @@ from typing import Final
 from astra.constants import INLINE_BYTES_DEFAULT, INLINE_BYTES_MAX, MIB, VOTERS_MAX
 from astra.errors import ConfigError
 from astra.handshake import check_secret
+from astra.tls import PeerTls
 from node.raft.config import RaftConfig
 
 _NODE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
@@ -28,6 +29,7 @@ class NodeSettings:
     cluster_id: str
     data_dir: Path
     cluster_secret: bytes = field(repr=False)
+    peer_tls: PeerTls | None = None
     listen_host: str = "127.0.0.1"
     listen_port: int = 9010
     advertised_address: str = ""  # empty: as in `peers`, or listen_host:port

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from astra.cli.settings import cluster_secret, node_addresses
+from astra.cli.settings import cluster_secret, node_addresses, peer_tls
 from astra.commands import AnyCommand, Refusal, Result
 from astra.config import Config
 from astra.errors import AstraError, Refused
@@ -16,12 +16,21 @@ from astra.net import Dialer
 from astra.wire import Commit, Committed, Epochs, GetStatus, NodeStatus
 
 
+def _dialer(config: Config) -> Dialer:
+    return Dialer(
+        secret=cluster_secret(config),
+        role="gateway",
+        peer_id="astra-cli",
+        tls=peer_tls(config),
+    )
+
+
 @asynccontextmanager
 async def connected(
     config: Config, *, timeout_s: float = 15.0, attempt_timeout_s: float = 3.0
 ) -> AsyncIterator[LeaderClient]:
     """The leader of the configured cluster, for as long as the context lasts."""
-    dialer = Dialer(secret=cluster_secret(config), role="gateway", peer_id="astra-cli")
+    dialer = _dialer(config)
     try:
         yield LeaderClient(
             dialer,
@@ -46,7 +55,7 @@ async def node_statuses(
     config: Config, peers: Mapping[str, str]
 ) -> dict[str, NodeStatus | AstraError]:
     """What each node says of itself, or why it says nothing. By node id."""
-    dialer = Dialer(secret=cluster_secret(config), role="gateway", peer_id="astra-cli")
+    dialer = _dialer(config)
 
     async def ask(address: str) -> NodeStatus | AstraError:
         try:

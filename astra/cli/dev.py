@@ -18,7 +18,7 @@ from typing import Final
 from astra.cli.cluster import commit, connected
 from astra.cli.devdir import Credentials, DevDirectory, render_toml
 from astra.cli.process import run_until_signalled
-from astra.cli.supervisor import Child
+from astra.cli.supervisor import Child, child_environment
 from astra.commands import PutUser
 from astra.config import Config, load, parse_listen
 from astra.errors import AstraError, ConfigError
@@ -178,7 +178,7 @@ class Dev:
         credentials = self._credentials
         if credentials is None:
             raise ConfigError("prepare comes first")
-        config = load(environ={}, file=self._directory.path / "astra.toml")
+        config = load(environ=child_environment(), file=self._directory.path / "astra.toml")
         user = User(user_id=ROOT_USER_ID, display_name="root", is_root=True)
         key = AccessKey(
             access_key=credentials.access_key,
@@ -190,7 +190,7 @@ class Dev:
 
     async def _add_nodes(self) -> None:
         """More nodes than last time: the cluster grows."""
-        config = load(environ={}, file=self._directory.path / "astra.toml")
+        config = load(environ=child_environment(), file=self._directory.path / "astra.toml")
         async with connected(config, timeout_s=5.0) as leader:
             found = await leader.ask(ListMembers(), MemberList)
             known = {member.node.node_id for member in found.members}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from astra.config import Config, Value, load, parse_listen, parse_peers
 from astra.constants import VOTERS_MAX
 from astra.errors import ConfigError
+from astra.tls import PeerTls
 
 if TYPE_CHECKING:  # imported where they are used: each command starts with its own half only
     from gateway.settings import GatewaySettings
@@ -34,6 +35,19 @@ def cluster_secret(config: Config) -> bytes:
     return config.required("cluster.secret").encode()
 
 
+def peer_tls(config: Config) -> PeerTls | None:
+    """Raises ConfigError when only some of the files are named."""
+    names = ("cluster.tls_cert", "cluster.tls_key", "cluster.tls_ca")
+    given = [config.text(name) for name in names]
+    if not any(given):
+        return None
+    missing = [name for name, value in zip(names, given, strict=True) if not value]
+    if missing:
+        raise ConfigError(f"TLS between peers needs {', '.join(missing)} as well")
+    cert, key, ca = map(Path, given)
+    return PeerTls(cert=cert, key=key, ca=ca)
+
+
 def node_settings(config: Config) -> NodeSettings:
     from node.raft.config import RaftConfig
     from node.settings import NodeSettings
@@ -50,6 +64,7 @@ def node_settings(config: Config) -> NodeSettings:
         cluster_id=config.required("cluster.id"),
         data_dir=Path(config.required("data.dir")),
         cluster_secret=cluster_secret(config),
+        peer_tls=peer_tls(config),
         listen_host=host,
         listen_port=port,
         advertised_address=peers[node_id],
@@ -89,6 +104,7 @@ def gateway_settings(config: Config) -> GatewaySettings:
         gateway_id=re.sub(r"[^A-Za-z0-9._-]", "-", name)[:48],
         nodes=node_addresses(config),
         cluster_secret=cluster_secret(config),
+        peer_tls=peer_tls(config),
         cluster_id=config.text("cluster.id"),
         listen_host=host,
         listen_port=port,

@@ -43,7 +43,7 @@ class Child:
             # A session of its own: Ctrl-C reaches us alone, and we stop the children in order.
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, env=_child_environment(),
+                start_new_session=True, env=child_environment(),
             )  # fmt: skip
         return self._process
 
@@ -86,6 +86,6 @@ def _describe(status: int) -> str:
     return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
-def _child_environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """Without the root keys: nobody needs them in an environment (SECURITY S50)."""
     return {name: value for name, value in os.environ.items() if "ASTRA_ROOT_" not in name}
