@@ -13,7 +13,7 @@ AstraError
 ├── StoreError              this node's disk or database
 │   ├── BlobNotFound, BadChunk, StorageFull, BlobConflict
 │   └── Fatal               the process must stop and never retry
-│       └── FsyncFailed, DamagedLog, UnknownFormat, ForeignDirectory
+│       └── FsyncFailed, DamagedLog, UnknownFormat, OldFormat, ForeignDirectory
 └── ConfigError             what is wrong, and what to do
 """
 
@@ -143,6 +143,10 @@ class DamagedLog(Fatal):
 
 class UnknownFormat(Fatal):
     """Written by a newer version of AstraStorage than this one."""
+
+
+class OldFormat(Fatal):
+    """Written by an older version of AstraStorage, in a form that this one does not read."""
 
 
 class ForeignDirectory(Fatal):

@@ -12,6 +12,7 @@ from astra.errors import (
     DamagedLog,
     FsyncFailed,
     InvariantBroken,
+    OldFormat,
     StorageFull,
     StoreError,
     UnknownFormat,
@@ -31,35 +32,40 @@ class LastWords(NamedTuple):
 def last_words(error: BaseException, settings: NodeSettings) -> LastWords:
     """`error` is what ended the node."""
     what = f"{type(error).__name__}: {error}"
+    rebuild = _rebuild(settings)
     match error:
         case StorageFull():
             why = "it cannot write, and acknowledges nothing that it has not written"
             return LastWords(what, why, "free space on its disk, then start it again")
         case FsyncFailed():
             why = "what it wrote may be lost, and a second try would only seem to succeed"
-            return LastWords(what, why, _check_disk(settings))
+            return LastWords(what, why, _check_disk(rebuild))
         case DamagedLog() | DamagedTables():
             why = "what it has promised to keep is damaged; going on could lose data"
-            return LastWords(what, why, f"check the disk, then {_rebuild(settings)}")
+            return LastWords(what, why, f"check the disk, then {rebuild}")
         case UnknownFormat():
             why = "a newer version wrote what this one would have to guess"
             return LastWords(what, why, "start the newer version again")
+        case OldFormat():
+            why = "an older version wrote it, and guessing what it means could lose data"
+            todo = f"start the older version again; or, one node after the other, {rebuild}"
+            return LastWords(what, why, todo)
         case InvariantBroken():
             why = "a bug in AstraStorage: its state cannot be, and going on could lose data"
-            todo = f"keep {settings.data_dir} and this log for a report; then {_rebuild(settings)}"
+            todo = f"keep {settings.data_dir} and this log for a report; then {rebuild}"
             return LastWords(what, why, todo)
         case StoreError():
             why = "its disk or its database does not work"
-            return LastWords(what, why, _check_disk(settings))
+            return LastWords(what, why, _check_disk(rebuild))
         case _:
             why = "an error that nobody expected"
             return LastWords(what, why, "keep this log for a report, then start it again")
 
 
-def _check_disk(settings: NodeSettings) -> str:
+def _check_disk(rebuild: str) -> str:
     return (
         "check the disk and the kernel's log, then start it again; with a new disk, or when in"
-        f" doubt, {_rebuild(settings)}"
+        f" doubt, {rebuild}"
     )
 
 

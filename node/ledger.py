@@ -4,13 +4,14 @@ Rules of every implementation (memory here, node/metadata/sqlite_ledger.py, post
 conformance suite):
 - the rows are in the same database as the Raft log, so that an old image of one is an old image
   of both; they are no metadata: no snapshot carries them, none replaces them;
-- each row is stored with a checksum and verified when it is read: a damaged one raises DamagedLog;
+- each row is stored with a checksum over name and document and verified when it is read: a damaged
+  one raises DamagedLog, and so does one whose name has become that of another node;
 - there are few rows (one per node of the cluster), and they are small.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from astra.errors import DamagedLog
@@ -28,11 +29,18 @@ class Ledger(Protocol):
         ...
 
 
-def verified_row(name: str, doc: bytes, checksum: int) -> bytes:
-    """Raises DamagedLog when the row is not the one that was stored."""
-    if crc32c(doc) != checksum:
-        raise DamagedLog(f"the ledger's row {name!r} fails its checksum")
-    return doc
+def ledger_checksum(name: str, doc: bytes) -> int:
+    return crc32c(doc, crc32c(name.encode() + b"\0"))
+
+
+def verified_rows(stored: Iterable[tuple[str, bytes, int]]) -> dict[str, bytes]:
+    """Raises DamagedLog when a row is not one that was stored, or there twice."""
+    rows: dict[str, bytes] = {}
+    for name, doc, checksum in stored:
+        if name in rows or ledger_checksum(name, doc) != checksum:
+            raise DamagedLog(f"the ledger's row {name!r} fails its checksum")
+        rows[name] = doc
+    return rows
 
 
 class MemoryLedger:

@@ -63,7 +63,7 @@ class _MemoryTxn:
         self.changes: list[_Change] = []
 
     async def get(self, table: Table[D], key: Key) -> D | None:
-        check_key(table, key)
+        key = check_key(table, key)
         return cast("D | None", self._tables[table.name].docs.get(key))
 
     async def scan(
@@ -77,12 +77,10 @@ class _MemoryTxn:
         return [(key, cast(D, rows.docs[key])) for key in keys]
 
     async def put(self, table: Table[D], key: Key, doc: D) -> None:
-        check_put(table, key, doc)
-        self._set(table, key, doc)
+        self._set(table, check_put(table, key, doc), doc)
 
     async def delete(self, table: Table[D], key: Key) -> None:
-        check_key(table, key)
-        self._set(table, key, None)
+        self._set(table, check_key(table, key), None)
 
     def _set(self, table: Table[Doc], key: Key, doc: Doc | None) -> None:
         rows = self._tables[table.name]

@@ -48,10 +48,12 @@ from node.metadata.rows import (
     check_bound,
     check_key,
     check_put,
-    crc32c,
     damaged,
     is_storable,
-    read_doc,
+    read_row,
+    read_rows,
+    row_checksum,
+    verify_row,
 )
 from node.metadata.tables import (
     POSTGRES,
@@ -85,11 +87,11 @@ class _View:
         self._fetch: Final = fetch
 
     async def get(self, table: Table[D], key: Key) -> D | None:
-        check_key(table, key)
+        key = check_key(table, key)
         if not is_storable(key):
             return None
         rows = await self._fetch(_SQL[table.name].get, key)
-        return read_doc(table, rows[0][0], rows[0][1]) if rows else None
+        return read_row(table, key, rows[0][0], rows[0][1]) if rows else None
 
     async def scan(
         self, table: Table[D], start: Key, end: Key | None, limit: int
@@ -99,13 +101,9 @@ class _View:
         start, end, limit = scan_parameters(start, end, limit)
         if limit == 0:
             return []
-        sql = _SQL[table.name]
-        rows = await self._fetch(sql.scan(start, end), (*start, *(end or ()), limit))
-        width = sql.width
-        return [
-            (cast(Key, tuple(row)[:width]), read_doc(table, row[width], row[width + 1]))
-            for row in rows
-        ]
+        statement = _SQL[table.name].scan(start, end)
+        rows = await self._fetch(statement, (*start, *(end or ()), limit))
+        return read_rows(table, start, end, rows)
 
 
 class _Txn(_View):
@@ -143,11 +141,11 @@ class _Txn(_View):
         return sorted(rows.items(), key=lambda row: row[0])[:limit]
 
     async def put(self, table: Table[D], key: Key, doc: D) -> None:
-        check_put(table, key, doc)
+        key = check_put(table, key, doc)
         self.changes.setdefault(table.name, {})[key] = doc
 
     async def delete(self, table: Table[D], key: Key) -> None:
-        check_key(table, key)
+        key = check_key(table, key)
         if is_storable(key):
             self.changes.setdefault(table.name, {})[key] = None
 
@@ -167,7 +165,7 @@ class PostgresMetadataStore:
     @classmethod
     async def open(cls, dsn: str) -> PostgresMetadataStore:
         """Connects and brings the schema up to date. Raises ConfigError, UnknownFormat,
-        ForeignDirectory (another node uses the database), Unavailable (not up yet)."""
+        OldFormat, ForeignDirectory (another node uses the database), Unavailable (not up yet)."""
         link = Link(dsn, prepare)
         await link.start()
         return cls(link)
@@ -334,7 +332,7 @@ async def _stage(connection: Connection, imported: ImportedRows) -> None:
     table = imported.table
     await connection.copy_records_to_table(
         STAGING + table.name,
-        records=[(*key, data, crc32c(data)) for key, data in imported.rows],
+        records=[(*key, data, row_checksum(table, key, data)) for key, data in imported.rows],
         columns=[*(name for name, _ in table.columns), "doc", "crc"],
     )
 
@@ -342,7 +340,7 @@ async def _stage(connection: Connection, imported: ImportedRows) -> None:
 async def _export_pieces(connection: Connection) -> AsyncIterator[bytes]:
     encoder, recut = ExportEncoder(), Recut()
     row = await connection.fetchrow(_SQL[MARKS.name].get, APPLIED_INDEX)
-    mark = Mark(value=0) if row is None else read_doc(MARKS, row[0], row[1])
+    mark = Mark(value=0) if row is None else read_row(MARKS, (APPLIED_INDEX,), row[0], row[1])
     for piece in recut.feed(encoder.head(mark.value)):
         yield piece
     for table in TABLES:
@@ -361,10 +359,9 @@ async def _frames(
     sql = _SQL[table.name]
     group = RowGroup()
     async for row in connection.cursor(sql.select_all, prefetch=_EXPORT_ROWS):
-        data: bytes = row[sql.width]
-        if crc32c(data) != row[sql.width + 1]:
-            raise DamagedRow(f"a document of table {table.name} fails its checksum")
-        full = group.add((cast(Key, tuple(row)[: sql.width]), data))
+        key, data = cast(Key, row[: sql.width]), cast(bytes, row[sql.width])
+        verify_row(table, key, data, row[sql.width + 1])
+        full = group.add((key, data))
         if full is not None:
             yield encoder.rows(table, full)
     if group.rows:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Final
 
 from astra.model import Doc, Key
-from node.metadata.rows import TABLES_BY_NAME, crc32c, encode_doc
+from node.metadata.rows import TABLES_BY_NAME, encode_doc, row_checksum
 from node.metadata.tables import POSTGRES
 
 Changes = Mapping[str, Mapping[Key, Doc | None]]
@@ -34,7 +34,9 @@ def build_batch(changes: Changes) -> tuple[str, list[Sequence[object]], int] | N
         if puts:
             parts.append((name, True))
             arguments += _transposed([key for key, _ in puts])
-            arguments += [[data for _, data in puts], [crc32c(data) for _, data in puts]]
+            table = TABLES_BY_NAME[name]
+            checksums = [row_checksum(table, key, data) for key, data in puts]
+            arguments += [[data for _, data in puts], checksums]
             size += sum(len(data) + 100 for _, data in puts)
         if deletes:
             parts.append((name, False))

@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from node.ledger import verified_row
+from node.ledger import ledger_checksum, verified_rows
 from node.metadata.postgres_link import Link
-from node.metadata.rows import crc32c
 
 if TYPE_CHECKING:
     from node.metadata.postgres_link import Connection
@@ -29,13 +28,12 @@ class PostgresLedger:
 
     async def read(self) -> dict[str, bytes]:
         async def body(connection: Connection) -> dict[str, bytes]:
-            rows = await connection.fetch(_ALL)
-            return {name: verified_row(name, doc, crc) for name, doc, crc in rows}
+            return verified_rows([(row[0], row[1], row[2]) for row in await connection.fetch(_ALL)])
 
         return await self._link.read_patiently(body)
 
     async def write(self, rows: Mapping[str, bytes]) -> None:
         names, docs = list(rows), list(rows.values())
-        checksums = [crc32c(doc) for doc in docs]
+        checksums = [ledger_checksum(name, doc) for name, doc in rows.items()]
         work = self._link.make_durable(lambda c: c.execute(_PUT, names, docs, checksums))
         await asyncio.shield(self._link.own(work))  # it ends, whoever waits for it

@@ -206,7 +206,8 @@ class Link:
     # --- sessions ----------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """The first session. Raises ConfigError, UnknownFormat, ForeignDirectory, Unavailable."""
+        """The first session. Raises ConfigError, UnknownFormat, OldFormat,
+        ForeignDirectory, Unavailable."""
         try:
             self._session = await self._open()
         except asyncpg.PostgresError as error:

@@ -23,16 +23,16 @@ from node.metadata.postgres_link import Link
 from node.metadata.raftrows import (
     ENTRY_COLUMNS,
     META_COLUMNS,
+    META_GET,
     BatchCut,
     EntryRow,
     LogScan,
-    MetaRow,
     RaftMeta,
     check_append,
-    decode_meta,
     encode_entry,
     encode_meta,
     first_meta,
+    only_meta,
 )
 from node.raft.types import HardState, RaftState, SnapshotMark
 
@@ -44,7 +44,6 @@ T = TypeVar("T")
 COMPACT_ROWS: Final = 1024
 PAGE_ROWS: Final = 64  # entries fetched at once: each may have 2 MiB
 
-_META_GET: Final = f"SELECT {META_COLUMNS} FROM raft_meta"
 _SET_META: Final = ", ".join(f"{name} = excluded.{name}" for name in META_COLUMNS.split(", "))
 
 
@@ -199,13 +198,11 @@ class PostgresRaftStorage:
         await self._link.make_durable(use)
 
     async def _refresh(self) -> None:
-        async def use(connection: Connection) -> tuple[MetaRow | None, int]:
-            row = await connection.fetchrow(_META_GET)
-            last = await connection.fetchval(_LAST)
-            return None if row is None else cast(MetaRow, tuple(row)), int(last or 0)
+        async def use(connection: Connection) -> tuple[RaftMeta | None, int]:
+            meta = only_meta(await connection.fetch(META_GET))
+            return meta, int(await connection.fetchval(_LAST) or 0)
 
-        row, last = await self._link.read_patiently(use)
-        self._meta = None if row is None else decode_meta(row)
+        self._meta, last = await self._link.read_patiently(use)
         self._last_index = max(last, 0 if self._meta is None else self._meta.mark.index)
 
     async def _scan(self, connection: Connection, tail_bytes_max: int) -> RaftState:

@@ -1,17 +1,24 @@
 """Creates and checks the schema of a node's PostgreSQL database.
 
-Rules: a server that would lie about durability is refused before anything is written; every
-start brings the database to SCHEMA_VERSION or refuses it. Runs on each new session, because a
-server may come back with other settings.
+Rules: a server that would lie about durability is refused before anything is written, and so is
+a database of another SCHEMA_VERSION. Runs on each new session, because a server may come back with
+other settings.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from astra.errors import ConfigError, UnknownFormat
+from astra.errors import ConfigError
 from astra.model import TABLES
-from node.metadata.tables import POSTGRES, SCHEMA_VERSION, STAGING, create_table, drop_table
+from node.metadata.tables import (
+    POSTGRES,
+    SCHEMA_VERSION,
+    STAGING,
+    check_schema,
+    create_table,
+    drop_table,
+)
 
 if TYPE_CHECKING:
     from node.metadata.postgres_link import Connection
@@ -43,7 +50,7 @@ _LEDGER: Final = (
 
 
 async def prepare(connection: Connection) -> str:
-    """The identity of the database. Raises ConfigError, UnknownFormat. Durable."""
+    """The identity of the database. Raises ConfigError, UnknownFormat, OldFormat. Durable."""
     await _check_settings(connection)
     await connection.execute(f"SET client_min_messages = warning; {_STORE}")
     version = await connection.fetchval("SELECT schema_version FROM astra_store")
@@ -52,12 +59,8 @@ async def prepare(connection: Connection) -> str:
         async with connection.transaction():
             await connection.execute(";".join(statements))
             await connection.execute(_FIRST_ROW, SCHEMA_VERSION)
-    elif version > SCHEMA_VERSION:
-        raise UnknownFormat(
-            f"the PostgreSQL database has schema version {version}; this version knows "
-            f"{SCHEMA_VERSION}: start the newer AstraStorage again"
-        )
     else:
+        check_schema("the PostgreSQL database", version)
         statements = [_LEDGER, *(create_table(table, POSTGRES) for table in TABLES)]
         await connection.execute(";".join(statements))
     await connection.execute(";".join(drop_table(table, STAGING) for table in TABLES))

@@ -1,8 +1,9 @@
+# ruff: noqa: S608 (statements are made of names in this package; values are parameters)
 """The Raft log as rows, for both SQL backends: what is stored, and how it is verified.
 
     raft_entry  idx (primary key), term, kind, data, crc (node.raft.storage.entry_checksum)
     raft_meta   one row: term, voted_for, commit_, mark_index, mark_term, mark_membership,
-                crc (hard_state_checksum), note (msgpack or null), note_crc
+                crc (hard_state_checksum), note (msgpack or null), note_crc; its key `one` is 1
 
 Rules of this file: values only, no SQL is run. Rows at or below the mark do not exist, even
 while compaction is still deleting them. Anything that does not fit raises DamagedLog.
@@ -13,14 +14,14 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
 from astra.decoding import UNREADABLE
 from astra.errors import DamagedLog, UnknownFormat, invariant
 from astra.wire import Entry, EntryKind, Membership
-from node.metadata.rows import crc32c
+from node.metadata.rows import StoredColumns, crc32c
 from node.raft.storage import (
     after_install,
     entry_checksum,
@@ -34,6 +35,8 @@ ENTRY_COLUMNS: Final = "idx, term, kind, data, crc"
 META_COLUMNS: Final = (
     "term, voted_for, commit_, mark_index, mark_term, mark_membership, crc, note, note_crc"
 )
+
+META_GET: Final = f"SELECT one, {META_COLUMNS} FROM raft_meta"
 
 EntryRow = tuple[int, int, int, bytes, int]
 MetaRow = tuple[int, str | None, int, int, int, bytes, int, bytes | None, int | None]
@@ -95,6 +98,16 @@ def encode_meta(meta: RaftMeta) -> MetaRow:
     )
 
 
+def only_meta(rows: Sequence[StoredColumns]) -> RaftMeta | None:
+    """The hard state out of what META_GET gives, or None. A row whose key has become another would
+    be left behind by the next vote, and read again as if it were the newest. Raises DamagedLog."""
+    if not rows:
+        return None
+    if len(rows) > 1 or rows[0][0] != 1:
+        raise DamagedLog("hard state: its row has another key than its own")
+    return decode_meta(cast(MetaRow, rows[0][1:]))
+
+
 def decode_meta(row: MetaRow) -> RaftMeta:
     """Raises DamagedLog."""
     term, voted_for, commit, mark_index, mark_term, members, crc, packed, note_crc = row
@@ -110,9 +123,9 @@ def decode_meta(row: MetaRow) -> RaftMeta:
 
 
 def _decode_note(packed: bytes | None, checksum: int | None) -> SnapshotMark | None:
-    if packed is None:
+    if packed is None and checksum is None:
         return None
-    if crc32c(packed) != checksum:
+    if packed is None or crc32c(packed) != checksum:
         raise DamagedLog("the note of a snapshot: checksum differs")
     index, term, membership = _note_decoder.decode(packed)
     return SnapshotMark(index=index, term=term, membership=membership)
@@ -190,6 +203,18 @@ class LogScan:
             configs=tuple(self._configs),
             tail=tuple(self._tail),
         )
+
+
+def follow_log(meta: RaftMeta, after: int, rows: Iterable[EntryRow]) -> int:
+    """Verifies the next entries behind `after`, or behind the mark when that has moved past it.
+    The index of the last one. Raises DamagedLog."""
+    last = max(after, meta.mark.index)
+    for row in rows:
+        entry = decode_entry(row)
+        if entry.index != last + 1:
+            raise DamagedLog(f"log entry {last + 1} is missing")
+        last = entry.index
+    return last
 
 
 class BatchCut:

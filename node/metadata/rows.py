@@ -1,8 +1,10 @@
 """What all metadata stores share: keys, and documents as bytes.
 
-Rules of this file: values only, no IO. A document is stored as msgpack beside a CRC32C over
-that msgpack, so that a flipped bit in a database page is an error and never an answer
-(FAULTS row 36). Keys are checked at the seam: a key of the wrong type would silently miss.
+Rules of this file: values only, no IO. A document is stored as msgpack beside a CRC32C over the
+name of its table, its key and that msgpack, so that a flipped bit in a database page is an error
+and never an answer, also when it makes a row one of another key (FAULTS row 36). A row that such a
+bit hides from a lookup is found by the scrub (services/metadata_scrub.py). Keys are checked at the
+seam: a key of the wrong type would silently miss.
 
 Keys hold what every backend can hold: no NUL and no lone surrogates in text, no integer of
 2^63 - 1 or more. A lookup of anything else finds nothing; storing one is our own bug.
@@ -10,7 +12,8 @@ Keys hold what every backend can hold: no NUL and no lone surrogates in text, no
 
 from __future__ import annotations
 
-from typing import Final, cast
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol, cast, overload
 
 import msgspec
 from awscrt.checksums import crc32c as _crc32c
@@ -30,20 +33,37 @@ _PYTHON_TYPES: Final[dict[Column, type[bytes] | type[str] | type[int]]] = {
 _KEY_TYPES: Final = {
     table.name: tuple(_PYTHON_TYPES[column] for _, column in table.columns) for table in TABLES
 }
+# What makes a plain value of that of a subclass, whatever the subclass overrides.
+_PLAIN: Final[dict[type, Callable[[Any], bytes | str | int]]] = {
+    bytes: lambda part: b"".join((part,)),
+    str: lambda part: "".join((part,)),
+    int: int.__int__,
+}
 TABLES_BY_NAME: Final[dict[str, Table[Doc]]] = {table.name: table for table in TABLES}
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoders: Final[dict[str, msgspec.msgpack.Decoder[Doc]]] = {
     table.name: msgspec.msgpack.Decoder(table.doc) for table in TABLES
 }
+_SEEDS: Final[dict[str, int]] = {table.name: _crc32c(table.name.encode()) for table in TABLES}
+
+
+class StoredColumns(Protocol):
+    """A row as a database driver gives it."""
+
+    @overload
+    def __getitem__(self, place: int, /) -> Any: ...
+
+    @overload
+    def __getitem__(self, places: slice, /) -> tuple[Any, ...]: ...
 
 
 class DamagedRow(StoreError):
-    """A stored document, or the page it is on, is damaged: another node has to answer."""
+    """A stored row, or the page it is on, is damaged: another node has to answer."""
 
 
 class DamagedTables(Fatal):
-    """A write met a damaged row or page: this node must be rebuilt from its peers."""
+    """A write or the scrub met a damaged row or page: this node must be rebuilt from its peers."""
 
 
 def damaged(what: str | None) -> str | None:
@@ -53,8 +73,9 @@ def damaged(what: str | None) -> str | None:
     return f"{what}: its database is damaged. Stop this node and rebuild it from the others"
 
 
-def crc32c(data: bytes) -> int:
-    return int(_crc32c(data))
+def crc32c(data: bytes, before: int = 0) -> int:
+    """`before`: that of what comes before."""
+    return int(_crc32c(data, before))
 
 
 def encode_doc(doc: Doc) -> bytes:
@@ -62,18 +83,57 @@ def encode_doc(doc: Doc) -> bytes:
 
 
 def decode_doc(table: Table[D], data: bytes) -> D:
-    """Raises DamagedRow. The checksum is compared by the caller or by read_doc."""
+    """Raises DamagedRow. The checksum is compared by the caller or by read_row."""
     try:
         return cast(D, _decoders[table.name].decode(data))
     except UNREADABLE as error:
         raise DamagedRow(f"a document of table {table.name} cannot be read: {error}") from error
 
 
-def read_doc(table: Table[D], data: bytes, checksum: int) -> D:
+def row_checksum(table: Table[Doc], key: Key, data: bytes) -> int:
+    """Of a whole row. `key` is as check_key gives it, or as the database has it."""
+    checksum: int = _crc32c(data, _crc32c(_encoder.encode(key), _SEEDS[table.name]))
+    return checksum
+
+
+def verify_row(table: Table[Doc], key: Key, data: bytes, checksum: int) -> None:
+    """Raises DamagedRow when this is not what was stored under this key."""
+    try:
+        if row_checksum(table, key, data) == checksum:
+            return
+    except TypeError:  # a damaged page may give a column any type
+        pass
+    raise DamagedRow(f"a row of table {table.name} fails its checksum")
+
+
+def read_row(table: Table[D], key: Key, data: bytes, checksum: int) -> D:
     """The verified document of a stored row. Raises DamagedRow."""
-    if crc32c(data) != checksum:
-        raise DamagedRow(f"a document of table {table.name} fails its checksum")
-    return decode_doc(table, data)
+    try:  # as verify_row, in one go: every read comes by here
+        if _crc32c(data, _crc32c(_encoder.encode(key), _SEEDS[table.name])) == checksum:
+            return cast(D, _decoders[table.name].decode(data))
+    except (*UNREADABLE, TypeError) as error:
+        raise DamagedRow(f"a row of table {table.name} cannot be read: {error}") from error
+    raise DamagedRow(f"a row of table {table.name} fails its checksum")
+
+
+def read_rows(
+    table: Table[D], start: Key, end: Key | None, rows: Iterable[StoredColumns]
+) -> list[tuple[Key, D]]:
+    """The verified rows of a scan: each as it was stored, in ascending order, within the bounds. A
+    damaged index may give whole rows that do not belong there. Raises DamagedRow."""
+    width = len(table.columns)
+    found: list[tuple[Key, D]] = []
+    before: Key | None = None
+    for row in rows:
+        key: Key = row[:width]
+        doc = read_row(table, key, row[width], row[width + 1])
+        if key < start if before is None else key <= before:
+            raise DamagedRow(f"rows of table {table.name} are not in order")
+        found.append((key, doc))
+        before = key
+    if before is not None and end is not None and before >= end:
+        raise DamagedRow(f"rows of table {table.name} are not in order")
+    return found
 
 
 def is_storable(key: Key) -> bool:
@@ -122,12 +182,14 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def check_key(table: Table[Doc], key: Key) -> None:
-    """A whole key of this table. Raises InvariantBroken."""
+def check_key(table: Table[Doc], key: Key) -> Key:
+    """A whole key of this table, in plain bytes, str and int. Raises InvariantBroken."""
     types = _KEY_TYPES[table.name]
-    if tuple(map(type, key)) != types:
-        invariant(len(key) == len(types), f"a key of table {table.name} names all its columns")
-        check_bound(table, key)
+    if tuple(map(type, key)) == types:
+        return key
+    invariant(len(key) == len(types), f"a key of table {table.name} names all its columns")
+    check_bound(table, key)
+    return tuple(_PLAIN[wanted](part) for part, wanted in zip(key, types, strict=True))
 
 
 def whole_key(table: Table[Doc], columns: tuple[object, ...]) -> Key | None:
@@ -146,8 +208,9 @@ def check_bound(table: Table[Doc], bound: Key) -> None:
         invariant(isinstance(part, wanted), f"a key of table {table.name} has the wrong type")
 
 
-def check_put(table: Table[D], key: Key, doc: D) -> None:
-    """Raises InvariantBroken for what could not be stored the same way everywhere."""
-    check_key(table, key)
+def check_put(table: Table[D], key: Key, doc: D) -> Key:
+    """As check_key. Raises InvariantBroken for what could not be stored the same way everywhere."""
+    key = check_key(table, key)
     invariant(is_storable(key), f"a key of table {table.name} cannot be stored")
     invariant(isinstance(doc, table.doc), f"table {table.name} holds {table.doc.__name__}")
+    return key

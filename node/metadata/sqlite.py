@@ -37,10 +37,12 @@ from node.metadata.rows import (
     check_bound,
     check_key,
     check_put,
-    crc32c,
     damaged,
     encode_doc,
-    read_doc,
+    read_row,
+    read_rows,
+    row_checksum,
+    verify_row,
 )
 from node.metadata.sqlite_engine import (
     WAL_PAGES_MAX,
@@ -86,12 +88,12 @@ class _View:
         self._connection: Final = connection
 
     async def get(self, table: Table[D], key: Key) -> D | None:
-        check_key(table, key)
+        key = check_key(table, key)
         try:
             row = self._connection.execute(_SQL[table.name].get, key).fetchone()
         except (OverflowError, UnicodeEncodeError):
             return None  # no row can have this key
-        return None if row is None else read_doc(table, row[0], row[1])
+        return None if row is None else read_row(table, key, row[0], row[1])
 
     async def scan(
         self, table: Table[D], start: Key, end: Key | None, limit: int
@@ -99,10 +101,9 @@ class _View:
         check_bound(table, start)
         check_bound(table, end or ())
         start, end, limit = scan_parameters(start, end, limit)
-        sql = _SQL[table.name]
-        rows = self._connection.execute(sql.scan(start, end), (*start, *(end or ()), limit))
-        width = sql.width
-        return [(row[:width], read_doc(table, row[width], row[width + 1])) for row in rows]
+        statement = _SQL[table.name].scan(start, end)
+        rows = self._connection.execute(statement, (*start, *(end or ()), limit))
+        return read_rows(table, start, end, rows)
 
 
 class _Txn(_View):
@@ -121,14 +122,15 @@ class _Txn(_View):
 
     async def put(self, table: Table[D], key: Key, doc: D) -> None:
         await self._count()
-        check_put(table, key, doc)
+        key = check_put(table, key, doc)
         data = encode_doc(doc)
         self._writer.note_bytes(len(data))
-        self._connection.execute(_SQL[table.name].put, (*key, data, crc32c(data)))
+        checksum = row_checksum(table, key, data)
+        self._connection.execute(_SQL[table.name].put, (*key, data, checksum))
 
     async def delete(self, table: Table[D], key: Key) -> None:
         await self._count()
-        check_key(table, key)
+        key = check_key(table, key)
         try:
             self._connection.execute(_SQL[table.name].delete, key)
         except (OverflowError, UnicodeEncodeError):
@@ -153,7 +155,7 @@ class SqliteMetadataStore:
     @classmethod
     async def open(cls, path: Path) -> SqliteMetadataStore:
         """Opens or creates the file; its directory must exist and belong to this node only.
-        Raises UnknownFormat, ForeignDirectory, DamagedTables, StoreError."""
+        Raises UnknownFormat, OldFormat, ForeignDirectory, DamagedTables, StoreError."""
         try:
             connection = await asyncio.to_thread(_open_writer, path)
             return cls(path, Writer(connection, connect(path, cache_mib=1)), Readers(path))
@@ -247,8 +249,9 @@ class SqliteMetadataStore:
         await self._writer.run(steps, durable=durable)
 
     async def _stage(self, imported: ImportedRows) -> None:
-        statement = _SQL[imported.table.name].insert_new
-        rows = [(*key, data, crc32c(data)) for key, data in imported.rows]
+        table = imported.table
+        statement = _SQL[table.name].insert_new
+        rows = [(*key, data, row_checksum(table, key, data)) for key, data in imported.rows]
         self._writer.note_bytes(sum(len(data) for _, data in imported.rows))
 
         def insert(connection: Connection) -> None:
@@ -309,7 +312,7 @@ def _export_pieces(connection: Connection) -> Iterator[bytes]:
     connection.execute("BEGIN")
     encoder, recut = ExportEncoder(), Recut()
     row = connection.execute(_SQL[MARKS.name].get, (APPLIED_INDEX,)).fetchone()
-    mark = Mark(value=0) if row is None else read_doc(MARKS, row[0], row[1])
+    mark = Mark(value=0) if row is None else read_row(MARKS, (APPLIED_INDEX,), row[0], row[1])
     yield from recut.feed(encoder.head(mark.value))
     for table in TABLES:
         for group in group_rows(_verified_rows(connection, table)):
@@ -321,6 +324,6 @@ def _export_pieces(connection: Connection) -> Iterator[bytes]:
 def _verified_rows(connection: Connection, table: Table[Doc]) -> Iterator[tuple[Key, bytes]]:
     sql = _SQL[table.name]
     for row in connection.execute(sql.select_all):
-        if crc32c(row[sql.width]) != row[sql.width + 1]:
-            raise DamagedRow(f"a document of table {table.name} fails its checksum")
-        yield row[: sql.width], row[sql.width]
+        key, data = row[: sql.width], row[sql.width]
+        verify_row(table, key, data, row[sql.width + 1])
+        yield key, data

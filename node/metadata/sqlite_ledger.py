@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from node.ledger import verified_row
-from node.metadata.rows import crc32c
+from node.ledger import ledger_checksum, verified_rows
 from node.metadata.sqlite_engine import Connection, Readers, Steps, Writer, needed_to_vote
 
 _ALL: Final = "SELECT name, doc, crc FROM ledger"
@@ -22,15 +21,15 @@ class SqliteLedger:
 
     async def read(self) -> dict[str, bytes]:
         def body(connection: Connection) -> dict[str, bytes]:
-            rows = connection.execute(_ALL).fetchall()
-            return {name: verified_row(name, doc, crc) for name, doc, crc in rows}
+            return verified_rows(connection.execute(_ALL))
 
         with needed_to_vote():
             return self._readers.read(body)
 
     async def write(self, rows: Mapping[str, bytes]) -> None:
         def body(connection: Connection) -> Steps[None]:
-            connection.executemany(_PUT, [(n, doc, crc32c(doc)) for n, doc in rows.items()])
+            stored = [(name, doc, ledger_checksum(name, doc)) for name, doc in rows.items()]
+            connection.executemany(_PUT, stored)
             return
             yield  # makes this a generator
 

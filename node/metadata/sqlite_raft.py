@@ -16,14 +16,15 @@ from astra.wire import Entry, Membership
 from node.metadata.raftrows import (
     ENTRY_COLUMNS,
     META_COLUMNS,
+    META_GET,
     BatchCut,
     LogScan,
     RaftMeta,
     check_append,
-    decode_meta,
     encode_entry,
     encode_meta,
     first_meta,
+    only_meta,
 )
 from node.metadata.sqlite_engine import (
     Connection,
@@ -39,7 +40,6 @@ T = TypeVar("T")
 
 COMPACT_ROWS: Final = 256  # deleted in one transaction
 
-_META_GET: Final = f"SELECT {META_COLUMNS} FROM raft_meta"
 _META_PUT: Final = f"INSERT OR REPLACE INTO raft_meta (one, {META_COLUMNS}) VALUES (1{', ?' * 9})"
 _LAST: Final = "SELECT max(idx) FROM raft_entry"
 _TERM: Final = "SELECT term FROM raft_entry WHERE idx = ?"
@@ -54,8 +54,7 @@ _DROP_SOME: Final = (
 
 
 def _read_meta(connection: Connection) -> RaftMeta | None:
-    row = connection.execute(_META_GET).fetchone()
-    return None if row is None else decode_meta(row)
+    return only_meta(connection.execute(META_GET).fetchall())
 
 
 def _require_meta(connection: Connection) -> RaftMeta:

@@ -1,14 +1,14 @@
 """Creates and checks the schema of a node's SQLite file.
 
-Rules: every start brings the file to SCHEMA_VERSION or refuses it; tables that an interrupted
-`replace` left behind are dropped.
+Rules: a file of another SCHEMA_VERSION is refused untouched; tables that an interrupted `replace`
+left behind are dropped.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from astra.errors import ForeignDirectory, UnknownFormat
+from astra.errors import ForeignDirectory
 from astra.model import TABLES
 from node.metadata.sqlite_engine import Connection
 from node.metadata.tables import (
@@ -16,6 +16,7 @@ from node.metadata.tables import (
     SCHEMA_VERSION,
     SQLITE,
     STAGING,
+    check_schema,
     create_table,
     drop_table,
 )
@@ -41,7 +42,7 @@ _STORE: Final = (
 
 
 def prepare(connection: Connection) -> None:
-    """Raises UnknownFormat, ForeignDirectory, sqlite3.Error. Durable."""
+    """Raises UnknownFormat, OldFormat, ForeignDirectory, sqlite3.Error. Durable."""
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if application_id != APPLICATION_ID:
@@ -69,8 +70,5 @@ def _check_version(connection: Connection) -> None:
     row = connection.execute("SELECT schema_version FROM astra_store").fetchone()
     if row is None:
         connection.execute("INSERT INTO astra_store VALUES (1, ?, 0)", (SCHEMA_VERSION,))
-    elif row[0] > SCHEMA_VERSION:
-        raise UnknownFormat(
-            f"the SQLite file has schema version {row[0]}; this version knows {SCHEMA_VERSION}: "
-            "start the newer AstraStorage again"
-        )
+    else:
+        check_schema("the SQLite file", row[0])

@@ -2,7 +2,7 @@
 """The tables of astra.model as plain SQL, for both dialects.
 
 Rules of this file: builds statements, runs none. Names come from the model only; every value
-is a parameter. Each table has its key columns, `doc` (msgpack) and `crc` (CRC32C of `doc`).
+is a parameter. Each table has its key columns, `doc` (msgpack) and `crc` (rows.row_checksum).
 
 Bounds are row values: `(bucket, key) >= (?, ?)`. A bound of fewer columns compares only those,
 which is exactly "a shorter tuple sorts before every longer one that begins with it": as an
@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from astra.errors import OldFormat, UnknownFormat
 from astra.model import INLINE, MANIFESTS, TABLES, Column, Doc, Key, Table
 from node.metadata.rows import storable_bound
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2  # 2: a checksum covers the whole row, not only its document
 STAGING: Final = "new_"  # tables that `replace` is loading
 RETIRED: Final = "old_"  # tables that `replace` has put aside, to be dropped
 
@@ -130,6 +131,16 @@ def drop_table(table: Table[Doc], prefix: str) -> str:
 
 def table_statements(dialect: Dialect) -> dict[str, TableSql]:
     return {table.name: TableSql(table, dialect) for table in TABLES}
+
+
+def check_schema(database: str, version: int) -> None:
+    """Whether `database`, as people call it, is of this version. Raises UnknownFormat and
+    OldFormat."""
+    found = f"{database} has schema version {version}; this version knows {SCHEMA_VERSION}"
+    if version > SCHEMA_VERSION:
+        raise UnknownFormat(f"{found}: start the newer AstraStorage again")
+    if version < SCHEMA_VERSION:
+        raise OldFormat(f"{found}: there is no way to change it into one of this version")
 
 
 def scan_parameters(start: Key, end: Key | None, limit: int) -> tuple[Key, Key | None, int]:

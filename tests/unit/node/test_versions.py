@@ -18,7 +18,7 @@ import pytest
 
 from astra.bus_rabbitmq import seal, unseal
 from astra.commands import PROPOSAL_FORMAT, decode_proposal, decode_result
-from astra.errors import HandshakeFailed, UnknownFormat, WireError
+from astra.errors import HandshakeFailed, OldFormat, UnknownFormat, WireError
 from astra.frame import WIRE_VERSION, decode_header, decode_prelude, encode_frame
 from astra.handshake import NONCE_BYTES, check_hello
 from astra.model import BUCKETS
@@ -31,6 +31,7 @@ from node.chunkstore.layout import LAYOUT_VERSION, MARKER
 from node.chunkstore.store import DiskChunkStore
 from node.datadir import MARKER as DATA_MARKER
 from node.datadir import DataDirectory
+from node.lastwords import last_words
 from node.metadata.export import VERSION as EXPORT_VERSION
 from node.metadata.export import ExportDecoder, ExportEncoder
 from node.metadata.raftrows import decode_entry
@@ -38,6 +39,7 @@ from node.metadata.sqlite import SqliteMetadataStore
 from node.metadata.tables import SCHEMA_VERSION
 from node.raft.storage import fields_checksum
 from node.services.scrub import NOTE_FORMAT, Progress, decode_progress
+from tests.support.nodes import LocalNodes
 
 BLOB = "0" * 31 + "1"
 SECRET = b"a secret of the tests, 32 bytes long"
@@ -66,13 +68,17 @@ def blob_file(_: Path) -> object:
 
 
 async def sqlite_file(path: Path) -> object:
+    return await SqliteMetadataStore.open(await sqlite_file_of(path, SCHEMA_VERSION + 1))
+
+
+async def sqlite_file_of(path: Path, version: int) -> Path:
     file = path / "node.db"
     await (await SqliteMetadataStore.open(file)).close()
     connection = sqlite3.connect(file)
-    connection.execute(f"UPDATE astra_store SET schema_version = {SCHEMA_VERSION + 1}")
+    connection.execute(f"UPDATE astra_store SET schema_version = {version}")
     connection.commit()
     connection.close()
-    return await SqliteMetadataStore.open(file)
+    return file
 
 
 def log_entry_of_a_new_kind(_: Path) -> object:
@@ -135,7 +141,7 @@ CASES: list[tuple[Case, type[Exception], str]] = [
     (data_directory, UnknownFormat, "has format 2; this version knows 1"),
     (chunk_directory, UnknownFormat, "chunk directory layout 2; known is 1"),
     (blob_file, UnknownFormat, "blob format 2; this program knows 1"),
-    (sqlite_file, UnknownFormat, "schema version 2; this version knows 1"),
+    (sqlite_file, UnknownFormat, "schema version 3; this version knows 2"),
     (log_entry_of_a_new_kind, UnknownFormat, "of kind 9, not known here"),
     (proposal, UnknownFormat, "is not known to this version"),
     (proposal_with_a_new_command, UnknownFormat, "cannot be read by this version"),
@@ -159,6 +165,20 @@ async def test_newer_format_is_refused_by_name(
         found = case(tmp_path)
         if inspect.isawaitable(found):
             await found
+
+
+async def test_older_format_is_refused_untouched_and_the_last_words_say_what_to_do(
+    tmp_path: Path,
+) -> None:
+    file = await sqlite_file_of(tmp_path, SCHEMA_VERSION - 1)
+    before = file.read_bytes()
+    with pytest.raises(OldFormat, match="schema version 1; this version knows 2") as caught:
+        await SqliteMetadataStore.open(file)
+    assert file.read_bytes() == before
+    settings = LocalNodes(tmp_path).settings["n1"]
+    todo = last_words(caught.value, settings).todo
+    assert "start the older version again; or, one node after the other, move" in todo
+    assert "gets everything again from the other nodes" in todo
 
 
 def test_note_of_the_scrub_is_none() -> None:

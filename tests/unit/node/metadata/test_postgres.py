@@ -14,6 +14,7 @@ from astra.errors import (
     ConfigError,
     DamagedLog,
     ForeignDirectory,
+    OldFormat,
     StoreError,
     Unavailable,
     UnknownFormat,
@@ -231,10 +232,13 @@ async def test_second_node_on_one_database_is_refused(
     assert await store.check() is None
 
 
-async def test_newer_schema_is_an_unknown_format(dsn: str) -> None:
+@pytest.mark.parametrize(("version", "error"), [(99, UnknownFormat), (1, OldFormat)])
+async def test_schema_of_another_version_is_refused(
+    dsn: str, version: int, error: type[Exception]
+) -> None:
     await (await PostgresMetadataStore.open(dsn)).close()
-    await raw(dsn, "UPDATE astra_store SET schema_version = 99")
-    with pytest.raises(UnknownFormat):
+    await raw(dsn, f"UPDATE astra_store SET schema_version = {version}")
+    with pytest.raises(error, match=f"schema version {version}; this version knows 2"):
         await PostgresMetadataStore.open(dsn)
 
 
@@ -286,6 +290,7 @@ async def test_damaged_document_fails_the_read_and_stops_the_writes(
         "UPDATE raft_entry SET kind = 9 WHERE idx = 3",
         "DELETE FROM raft_entry WHERE idx = 3",
         "UPDATE raft_meta SET voted_for = NULL",
+        "ALTER TABLE raft_meta DROP CONSTRAINT raft_meta_one_check; UPDATE raft_meta SET one = 0",
         "DELETE FROM raft_meta",
     ],
 )

@@ -1,21 +1,35 @@
 """Keys that every backend can hold, and bounds that divide them the same way."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from astra.errors import InvariantBroken
-from astra.model import MARKS, OBJECTS, PARTS, UPLOADS, Mark, ObjectVersion, Table
+from astra.model import (
+    BLOBS,
+    COMPLETION_ORDER,
+    MARKS,
+    OBJECTS,
+    PARTS,
+    UPLOADS,
+    Mark,
+    ObjectVersion,
+    Table,
+)
 from node.metadata.bodies import drive
 from node.metadata.rows import (
     DamagedRow,
     check_key,
     check_put,
-    crc32c,
     encode_doc,
     is_storable,
-    read_doc,
+    read_row,
+    read_rows,
+    row_checksum,
     storable_bound,
+    verify_row,
 )
 from node.metadata.tables import POSTGRES, SQLITE, table_statements
 
@@ -37,18 +51,81 @@ def test_storable_bound_of_a_storable_key_is_itself() -> None:
     assert storable_bound((b"\xff", "é", 5)) == (b"\xff", "é", 5)
 
 
-def test_read_doc_of_flipped_bit_is_damaged_row() -> None:
-    data = encode_doc(Mark(value=70000))
-    flipped = data[:-1] + bytes([data[-1] ^ 1])
-    assert read_doc(MARKS, data, crc32c(data)) == Mark(value=70000)
-    with pytest.raises(DamagedRow):
-        read_doc(MARKS, flipped, crc32c(data))
+DATA = encode_doc(Mark(value=70000))
 
 
-def test_read_doc_of_another_shape_is_damaged_row() -> None:
-    data = encode_doc(Mark(value=1))
+def test_read_row_of_what_was_stored_is_the_document() -> None:
+    assert read_row(MARKS, ("a",), DATA, row_checksum(MARKS, ("a",), DATA)) == Mark(value=70000)
+
+
+def test_read_row_with_a_flipped_bit_anywhere_in_key_or_document_is_a_damaged_row() -> None:
+    key = (123_456_789, b"bucket", b"some key", "upload")
+    checksum = row_checksum(COMPLETION_ORDER, key, DATA)
+    for bit in range(8 * len(DATA)):
+        with pytest.raises(DamagedRow):
+            read_row(COMPLETION_ORDER, key, flipped(DATA, bit), checksum)
+    for place, part in enumerate(key):
+        for bit in range(64 if isinstance(part, int) else 8 * len(part)):
+            other = (*key[:place], with_flipped_bit(part, bit), *key[place + 1 :])
+            with pytest.raises(DamagedRow):
+                read_row(COMPLETION_ORDER, other, DATA, checksum)
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def with_flipped_bit(part: bytes | str | int, bit: int) -> bytes | str | int:
+    if isinstance(part, int):
+        return int.from_bytes(flipped(part.to_bytes(8, "big", signed=True), bit), signed=True)
+    if isinstance(part, str):
+        return flipped(part.encode(), bit).decode("latin-1")
+    return flipped(part, bit)
+
+
+def test_read_row_of_another_table_or_with_other_columns_is_a_damaged_row() -> None:
+    """The bytes are the same, but not where they are."""
     with pytest.raises(DamagedRow):
-        read_doc(OBJECTS, data, crc32c(data))
+        read_row(MARKS, ("a",), DATA, row_checksum(BLOBS, ("a",), DATA))
+    with pytest.raises(DamagedRow):
+        read_row(OBJECTS, (b"a", b"bc"), DATA, row_checksum(OBJECTS, (b"ab", b"c"), DATA))
+
+
+@pytest.mark.parametrize("data", [None, 5, 1.5, "text"])
+def test_read_row_of_another_type_is_a_damaged_row(data: Any) -> None:
+    """As a database gives what stands in a damaged page."""
+    checksum = row_checksum(MARKS, ("a",), data) if data == "text" else 0
+    with pytest.raises(DamagedRow):
+        read_row(MARKS, ("a",), data, checksum)
+    with pytest.raises(DamagedRow):
+        verify_row(MARKS, ("b",), data, checksum)
+    with pytest.raises(DamagedRow):
+        read_row(MARKS, (data,), DATA, row_checksum(MARKS, ("a",), DATA))
+
+
+def test_read_row_of_another_shape_is_a_damaged_row() -> None:
+    with pytest.raises(DamagedRow):
+        read_row(OBJECTS, (b"b", b"k"), DATA, row_checksum(OBJECTS, (b"b", b"k"), DATA))
+
+
+def stored(*names: str) -> list[tuple[Any, ...]]:
+    return [(name, DATA, row_checksum(MARKS, (name,), DATA)) for name in names]
+
+
+def test_read_rows_in_order_within_the_bounds() -> None:
+    rows = read_rows(MARKS, ("a",), ("d",), stored("a", "b", "c"))
+    assert [key for key, _ in rows] == [("a",), ("b",), ("c",)]
+    assert read_rows(MARKS, (), None, stored("a")) == [(("a",), Mark(value=70000))]
+    assert read_rows(MARKS, ("a",), ("d",), []) == []
+
+
+@pytest.mark.parametrize("names", [("b", "a"), ("a", "a"), ("0", "a"), ("a", "d"), ("a", "e")])
+def test_read_rows_out_of_order_or_bounds_is_damage(names: tuple[str, ...]) -> None:
+    """Each of them is whole: it is the index that gives them in the wrong place."""
+    with pytest.raises(DamagedRow, match="not in order"):
+        read_rows(MARKS, ("a",), ("d",), stored(*names))
 
 
 def test_check_put_of_another_tables_document_is_refused() -> None:
@@ -56,11 +133,18 @@ def test_check_put_of_another_tables_document_is_refused() -> None:
         check_put(OBJECTS, (b"b", b"k"), Mark(value=1))
 
 
-def test_check_key_takes_subclasses_of_column_types() -> None:
+def test_check_key_takes_subclasses_of_column_types_and_gives_plain_ones() -> None:
+    """What is under the checksum is what the database gives back."""
+
     class Name(str):
         __slots__ = ()
 
-    check_key(PARTS, (Name("u"), True))
+        def __str__(self) -> str:
+            return "not this"
+
+    key = check_key(PARTS, (Name("u"), True))
+    assert key == ("u", 1)
+    assert [type(part) for part in key] == [str, int]
     with pytest.raises(InvariantBroken):
         check_key(PARTS, (b"u", 1))
 

@@ -169,10 +169,13 @@ async def test_replace_killed_in_the_middle_leaves_the_old_tables(tmp_path: Path
     assert not {name for name in tables if name.startswith(("new_", "old_"))}
 
 
-def raw(path: Path, statement: str) -> list[tuple[str]]:
+def raw(path: Path, *statements: str) -> list[tuple[str]]:
+    """What the last one gives."""
     connection = sqlite3.connect(path)
     try:
-        rows: list[tuple[str]] = connection.execute(statement).fetchall()
+        rows: list[tuple[str]] = []
+        for statement in statements:
+            rows = connection.execute(statement).fetchall()
         connection.commit()
         return rows
     finally:
@@ -220,6 +223,7 @@ async def test_damaged_document_fails_the_read_and_stops_the_writes(
         "UPDATE raft_meta SET term = 7",
         "UPDATE raft_meta SET mark_membership = x'c1'",
         "UPDATE raft_meta SET note_crc = 1",
+        "UPDATE raft_meta SET note = NULL",
         "DELETE FROM raft_meta",
     ],
 )
@@ -235,6 +239,21 @@ async def test_damage_in_the_log_is_never_skipped(
     raw(tmp_path / "node.db", statement)
     with pytest.raises(DamagedLog):
         await raft.load(99, 1 << 20)
+
+
+async def test_hard_state_under_another_key_is_never_left_behind(
+    store: SqliteMetadataStore, tmp_path: Path
+) -> None:
+    """Else the next vote would be a second row, and the older one be read after a restart."""
+    raft = store.raft()
+    await raft.initialize(Membership(voters=("a",)))
+    raw(
+        tmp_path / "node.db", "PRAGMA ignore_check_constraints = ON", "UPDATE raft_meta SET one = 0"
+    )
+    with pytest.raises(DamagedLog):
+        await raft.append(HardState(term=3, voted_for="a", commit=0), None, [])
+    with pytest.raises(DamagedLog):
+        await raft.load(0, 0)
 
 
 async def test_damaged_entry_is_not_read(store: SqliteMetadataStore, tmp_path: Path) -> None:
