@@ -68,7 +68,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     _setting("node.garbage_grace_s", 60.0, "Unlinked blobs stay so long, and while read."),
     _setting("node.repair_grace_s", 300.0, "A node silent for longer is replaced as a holder."),
     _setting("node.repair_mib_per_s", 64.0, "How fast each node copies to repair and rebalance."),
-    _setting("node.scrub_mib_per_s", 16.0, "How fast each node reads its blobs to verify them."),
+    _setting(
+        "node.scrub_mib_per_s", 16.0,
+        "How fast each node reads its blobs to verify them, and its metadata (a row: 2 KiB more).",
+    ),
+    _setting(
+        "node.metadata_scrub_period_s", 43200.0,
+        "Each node verifies all of its metadata so often; first after a hundredth of it, or two.",
+    ),
     _setting("node.election_ms", 600, "Silence of the leader after which an election may start."),
     _setting("node.heartbeat_ms", 75, "Interval of the leader's heartbeats."),
     _setting("redis.url", "", "Cache of HEAD and LIST; empty: the leader's memory.", secret=True),

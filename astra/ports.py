@@ -7,7 +7,7 @@ Rules of this file: no implementation. The docstring of each method is its contr
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 from astra.model import D, Key, Table
@@ -75,6 +75,15 @@ class MetadataStore(Protocol):
     async def replace(self, pieces: AsyncIterator[bytes]) -> int:
         """Atomically replaces all tables by an export and returns its applied index. An
         interrupted or damaged one changes nothing. Raises UnknownFormat, WireError."""
+        ...
+
+    def verify(self) -> AsyncGenerator[int, None]:
+        """Reads all that this node has in its database, log and ledger included, and compares
+        each row with its checksum and with what a lookup finds. Gives after each short step what
+        it cost, in bytes; between two steps nothing is held, so the caller may rest for as long as
+        it likes, and writes go on. Raises DamagedTables or DamagedLog when something is not what
+        was stored (from then on `check` says so); StoreError or Unavailable when the database does
+        not answer, which says nothing about it."""
         ...
 
     async def check(self) -> str | None:

@@ -15,6 +15,7 @@ from astra.log import get_logger
 from astra.ports import MetadataStore
 from node.membership import ClusterMap
 from node.raft.driver import RaftDriver
+from node.raft.quorum import is_quorum, voters_of
 from node.raft.slowness import faster_leader
 from node.seat import Seat
 
@@ -42,6 +43,15 @@ class GiveWay:
                 )
             elif (heir := self._faster(driver)) is not None:
                 await self._hand_over(driver, heir, "the disk of the log is slow")
+
+    def can_be_spared(self) -> bool:
+        """Whether the others have a majority of the voters without this node."""
+        driver = self._seat.driver
+        me = self._cluster.node_id
+        if driver is None or me not in voters_of(membership := driver.status().membership):
+            return True
+        reports = self._cluster.live_reports()
+        return is_quorum(membership, {r.node_id for r in reports if r.log.life} - {me})
 
     async def _database_is_away(self) -> bool:
         """Twice in a row: one slow answer is no reason."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from astra.errors import AstraError, Fatal, NotLeader
+from astra.errors import AstraError, Fatal, NotLeader, StoreError
 from astra.log import get_logger
 from astra.net import Dialer, FrameServer, Routes
 from astra.ports import Bus, Cache, MetadataStore
@@ -230,6 +230,7 @@ class NodeProcess:
             reads=self.reads,
             blobs=self._blobs,
             leader=self._leader_link,
+            can_be_spared=lambda: self._give_way.can_be_spared(),
         )
         return Upkeep(self._settings, around)
 
@@ -481,4 +482,6 @@ class NodeProcess:
         return EntryBatch(entries=entries, commit=commit, membership=membership)
 
     async def _read_here(self, query: Query) -> Answer:
+        if (problem := await self._parts.store.check()) is not None:
+            raise StoreError(problem)  # what is damaged may lack a row, and not know it
         return await self._parts.store.read(answer_from(query), long=is_scan(query))

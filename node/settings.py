@@ -63,6 +63,7 @@ class NodeSettings:
     census_interval_s: float = 3600.0  # between two looks for the files that should be here
     scrub_mib_per_s: float = 16.0
     scrub_period_s: float = 6 * 24 * 3600.0  # so that each chunk is verified every 7 days
+    metadata_scrub_period_s: float = 12 * 3600.0  # so that each row is verified every 24 hours
     sweep_interval_s: float = 3600.0
     free_bytes_min: int = 256 * MIB  # below, no new blobs are placed here
     stop_timeout_s: float = 10.0
@@ -84,6 +85,7 @@ class NodeSettings:
         )
         _require(self.repair_mib_per_s > 0, "repair_mib_per_s must be above 0")
         _require(self.scrub_mib_per_s > 0, "scrub_mib_per_s must be above 0")
+        _require(self.metadata_scrub_period_s > 0, "metadata_scrub_period_s must be above 0")
         _require(self.garbage_grace_s >= 0, "garbage_grace_s must not be below 0")
         _require(self.repair_grace_s > 0, "repair_grace_s must be above 0")
         _require(self.report_interval_s < self.peer_silence_s, "reports must beat peer_silence_s")

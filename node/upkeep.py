@@ -1,4 +1,4 @@
-"""The background work of a node on its blobs, wired: repair, scan, census, scrub, garbage, moves.
+"""The background work of a node, wired: repair, scan, census, scrubs, garbage, moves.
 
 Every node runs all of it; what only the leader does looks for itself whether this is the leader.
 """
@@ -6,7 +6,7 @@ Every node runs all of it; what only the leader does looks for itself whether th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
 from astra.net import Dialer
@@ -19,6 +19,7 @@ from node.services.blobs import BlobService
 from node.services.census import CensusService, SelfCensus
 from node.services.fence import CopyFence
 from node.services.garbage import GarbageCollector
+from node.services.metadata_scrub import MetadataScrub
 from node.services.ports import Consensus, LeaderLink
 from node.services.readers import Readers
 from node.services.reads import Reads
@@ -45,6 +46,7 @@ class Surroundings:
     reads: Reads
     blobs: BlobService
     leader: LeaderLink
+    can_be_spared: Callable[[], bool]
 
 
 class Upkeep:
@@ -91,6 +93,7 @@ class Upkeep:
             barrier=around.consensus.read_barrier,
         )
         self._scrub = self._make_scrub()
+        self._metadata_scrub = self._make_metadata_scrub()
 
     def _make_repair(self) -> RepairService:
         settings, around = self._settings, self._around
@@ -162,6 +165,22 @@ class Upkeep:
             period_s=settings.scrub_period_s,
         )
 
+    def _make_metadata_scrub(self) -> MetadataScrub:
+        settings, around = self._settings, self._around
+        return MetadataScrub(
+            node_id=settings.node_id,
+            store=around.store,
+            consensus=around.consensus,
+            can_be_spared=around.can_be_spared,
+            rate=TokenBucket(
+                mib_per_s=settings.scrub_mib_per_s,
+                now_ms=around.clock.monotonic_ms,
+                sleep=asyncio.sleep,
+            ),
+            clock=around.clock,
+            period_s=settings.metadata_scrub_period_s,
+        )
+
     def background(self) -> Sequence[Coroutine[None, None, None]]:
         settings = self._settings
         return [
@@ -173,6 +192,7 @@ class Upkeep:
             self.garbage.run_sweep(settings.sweep_interval_s),
             self._self_census.run(settings.census_interval_s),
             self._scrub.run(),
+            self._metadata_scrub.run(),
         ]
 
     def leadership_lost(self) -> None:
@@ -182,7 +202,7 @@ class Upkeep:
     # --- for people ---
 
     def problems(self) -> list[str]:
-        problems = self._scrub.problems()
+        problems = self._scrub.problems() + self._metadata_scrub.problems()
         if self._self_census.missing:
             count = self._self_census.missing
             problems.append(f"{count} copies are missing or damaged here: they are copied again")
@@ -192,6 +212,7 @@ class Upkeep:
         """What is under way, for status."""
         return (
             ("scrub", self._scrub.summary()),
+            ("metadata scrub", self._metadata_scrub.summary()),
             ("repair", f"{len(self.queue)} waiting" if self._consensus.is_leader else "-"),
             ("rebalance", f"{self._rebalancer.moved} blobs moved"),
         )

@@ -80,6 +80,7 @@ def node_settings(config: Config) -> NodeSettings:
         repair_grace_s=config.real("node.repair_grace_s"),
         repair_mib_per_s=config.real("node.repair_mib_per_s"),
         scrub_mib_per_s=config.real("node.scrub_mib_per_s"),
+        metadata_scrub_period_s=config.real("node.metadata_scrub_period_s"),
         raft=RaftConfig(
             election_timeout_min_ms=election_ms,
             election_timeout_max_ms=2 * election_ms,

@@ -12,7 +12,8 @@ one round trip per statement (see Link.read).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import asyncpg
@@ -42,10 +43,12 @@ from node.metadata.postgres_link import (
 )
 from node.metadata.postgres_raft import PostgresRaftStorage
 from node.metadata.postgres_schema import prepare
+from node.metadata.postgres_scrub import verify
 from node.metadata.rows import (
     DamagedRow,
     DamagedTables,
     check_bound,
+    check_count,
     check_key,
     check_put,
     damaged,
@@ -55,6 +58,7 @@ from node.metadata.rows import (
     row_checksum,
     verify_row,
 )
+from node.metadata.scrubbing import DAMAGE
 from node.metadata.tables import (
     POSTGRES,
     STAGING,
@@ -71,6 +75,7 @@ T = TypeVar("T")
 
 LONG_READS_MAX: Final = 3  # so that point reads always find a connection
 _EXPORT_ROWS: Final = 64
+_COUNT_SECONDS: Final = 3600.0  # of the largest table, from a slow disk
 _SQL: Final = table_statements(POSTGRES)
 _FLUSH: Final = "UPDATE astra_store SET flushes = flushes + 1"
 _SWAPS: Final = "SELECT swaps FROM astra_store"
@@ -183,10 +188,7 @@ class PostgresMetadataStore:
             return await body(_View(lambda sql, arguments: connection.fetch(sql, *arguments)))
 
         try:
-            if not long:
-                return await self._link.read(on_connection)
-            async with self._long_reads:
-                return await self._link.read(on_connection)
+            return await (self._read_long if long else self._link.read)(on_connection)
         except DamagedRow as error:
             self._damage = self._damage or str(error)
             raise
@@ -210,6 +212,9 @@ class PostgresMetadataStore:
                 yield piece
         except DATABASE_ERRORS as error:
             raise _meaning(error) from error
+        except DamagedRow as error:
+            self._damage = self._damage or str(error)
+            raise
         finally:
             if connection is not None:
                 connection.terminate()
@@ -239,11 +244,26 @@ class PostgresMetadataStore:
             connection.terminate()
         return applied
 
+    async def verify(self) -> AsyncGenerator[int, None]:
+        try:
+            async with aclosing(verify(self._read_long, self._ledger)) as steps:
+                async for cost in steps:
+                    yield cost
+        except DAMAGE as error:
+            self._damage = self._damage or str(error)
+            if isinstance(error, DamagedRow):
+                raise DamagedTables(str(error)) from error
+            raise
+
     async def check(self) -> str | None:
         return self._link.state() or damaged(self._damage)
 
     async def close(self) -> None:
         await self._link.close()
+
+    async def _read_long(self, body: Callable[[Connection], Awaitable[T]]) -> T:
+        async with self._long_reads:
+            return await self._link.read(body)
 
     async def _write(self, body: Callable[[MetadataTxn], Awaitable[T]]) -> T:
         async with self._turn:
@@ -358,11 +378,14 @@ async def _frames(
 ) -> AsyncIterator[bytes]:
     sql = _SQL[table.name]
     group = RowGroup()
+    count = 0
     async for row in connection.cursor(sql.select_all, prefetch=_EXPORT_ROWS):
         key, data = cast(Key, row[: sql.width]), cast(bytes, row[sql.width])
         verify_row(table, key, data, row[sql.width + 1])
+        count += 1
         full = group.add((key, data))
         if full is not None:
             yield encoder.rows(table, full)
+    check_count(table, count, await connection.fetchval(sql.count, timeout=_COUNT_SECONDS))
     if group.rows:
         yield encoder.rows(table, group.rows)

@@ -44,7 +44,7 @@ from astra.errors import (
     StoreError,
     Unavailable,
 )
-from node.metadata.rows import DamagedTables
+from node.metadata.rows import DamagedRow, DamagedTables
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -377,6 +377,8 @@ class Link:
                 raise Unavailable(f"PostgreSQL: {error}") from error
             if isinstance(error, asyncpg.PostgresError):
                 raise judged(error) from error
+            if isinstance(error, UnicodeDecodeError):  # PostgreSQL checks text when it comes in
+                raise DamagedRow(f"PostgreSQL: {error}") from error
             raise
         finally:
             self.own(self._rewind(session, connection))

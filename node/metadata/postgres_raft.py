@@ -74,6 +74,12 @@ _DROP_SOME: Final = (
     "DELETE FROM raft_entry WHERE idx <= $1 AND idx IN "
     f"(SELECT idx FROM raft_entry ORDER BY idx LIMIT {COMPACT_ROWS:d})"
 )
+# What lies in the table and what its index leads to. The plan is in the form of the conditions: no
+# index has `idx + 0`, and only the table itself is read by place.
+_IN_HEAP: Final = (
+    "SELECT count(*), max(idx + 0) FROM raft_entry WHERE ctid >= '(0,0)'::tid AND idx + 0 > $1"
+)
+_IN_INDEX: Final = "SELECT count(*), max(idx) FROM raft_entry WHERE idx > $1"
 _INDEX_MAX: Final = 2**63 - 1
 
 
@@ -210,6 +216,7 @@ class PostgresRaftStorage:
         log = LogScan(meta, tail_bytes_max)
         async for row in _pages(connection, meta.mark.index + 1, _INDEX_MAX):
             log.feed((row,))
+        await check_log_index(connection, meta.mark.index)
         return log.state()
 
     def _require_meta(self) -> RaftMeta:
@@ -235,6 +242,15 @@ def _append_statement(
     if columns:
         return _ENTRIES_PUT, columns
     return (None, ()) if meta is None else (_META_PUT, encode_meta(meta))
+
+
+async def check_log_index(connection: Connection, mark_index: int) -> None:
+    """Whether the index leads to every entry behind the mark: when it does not lead to the last
+    one any more, no gap is seen. In one snapshot. Raises DamagedLog."""
+    in_heap = await connection.fetchrow(_IN_HEAP, mark_index)
+    in_index = await connection.fetchrow(_IN_INDEX, mark_index)
+    if in_heap != in_index:
+        raise DamagedLog("the index of the log does not lead to all of its entries")
 
 
 async def _pages(connection: Connection, lo: int, hi: int) -> AsyncIterator[EntryRow]:

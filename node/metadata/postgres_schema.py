@@ -23,6 +23,7 @@ from node.metadata.tables import (
 if TYPE_CHECKING:
     from node.metadata.postgres_link import Connection
 
+MAJOR_MIN: Final = 14  # the scrub reads tables by place (postgres_scrub.py)
 # Without these an acknowledged commit may be lost, or a page torn, by a power loss.
 _REQUIRED: Final = {"fsync": "on", "full_page_writes": "on", "server_encoding": "UTF8"}
 
@@ -68,6 +69,8 @@ async def prepare(connection: Connection) -> str:
 
 
 async def _check_settings(connection: Connection) -> None:
+    if connection.get_server_version().major < MAJOR_MIN:
+        raise ConfigError(f"PostgreSQL {MAJOR_MIN} or newer is needed")
     for name, wanted in _REQUIRED.items():
         found = await connection.fetchval(f"SHOW {name}")
         if found != wanted:

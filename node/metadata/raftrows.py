@@ -175,11 +175,14 @@ class LogScan:
         self._configs: list[Entry] = []
 
     def feed(self, rows: Iterable[EntryRow]) -> None:
-        """The next rows in order. Raises DamagedLog."""
+        """The next rows in order, those that do not count any more included: the index of a newer
+        one may have become that of an older. Raises DamagedLog."""
         for row in rows:
             self._add(decode_entry(row))
 
     def _add(self, entry: Entry) -> None:
+        if entry.index <= self._meta.mark.index and not self._runs:
+            return  # compaction has not come to it yet
         if entry.index != self._last_index + 1:
             raise DamagedLog(f"log entry {self._last_index + 1} is missing")
         if entry.term < self._term:
@@ -205,16 +208,19 @@ class LogScan:
         )
 
 
-def follow_log(meta: RaftMeta, after: int, rows: Iterable[EntryRow]) -> int:
-    """Verifies the next entries behind `after`, or behind the mark when that has moved past it.
-    The index of the last one. Raises DamagedLog."""
-    last = max(after, meta.mark.index)
-    for row in rows:
+class LogCheck:
+    """Verifies entries from one that was verified before (or from 0), while the log goes on to
+    be written, cut and compacted between two looks."""
+
+    def __init__(self, meta: RaftMeta, after: int) -> None:
+        self.last = max(after, meta.mark.index)
+
+    def take(self, row: EntryRow) -> None:
+        """The next row of the table: also one that does not count any more. Raises DamagedLog."""
         entry = decode_entry(row)
-        if entry.index != last + 1:
-            raise DamagedLog(f"log entry {last + 1} is missing")
-        last = entry.index
-    return last
+        if entry.index > self.last + 1:
+            raise DamagedLog(f"log entry {self.last + 1} is missing")
+        self.last = max(self.last, entry.index)
 
 
 class BatchCut:

@@ -136,6 +136,13 @@ def read_rows(
     return found
 
 
+def check_count(table: Table[Doc], read: int, stored: int) -> None:
+    """Rows that a damaged index does not lead to must be missing on no other node. Raises
+    DamagedRow."""
+    if read != stored:
+        raise DamagedRow(f"table {table.name} has {stored} rows, of which {read} are found")
+
+
 def is_storable(key: Key) -> bool:
     """Whether every backend can hold this key."""
     for part in key:

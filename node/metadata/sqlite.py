@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -35,6 +36,7 @@ from node.metadata.rows import (
     DamagedRow,
     DamagedTables,
     check_bound,
+    check_count,
     check_key,
     check_put,
     damaged,
@@ -59,7 +61,9 @@ from node.metadata.sqlite_engine import (
 )
 from node.metadata.sqlite_ledger import SqliteLedger
 from node.metadata.sqlite_raft import SqliteRaftStorage
+from node.metadata.sqlite_scrub import verify
 from node.metadata.tables import (
+    LARGE,
     RETIRED,
     SQLITE,
     STAGING,
@@ -196,7 +200,7 @@ class SqliteMetadataStore:
         try:
             connection = await wait_settled(worker.call(lambda: connect_reader(self._path)))
             pieces = _export_pieces(connection)
-            while (piece := await wait_settled(worker.call(lambda: _next(pieces)))) is not None:
+            while (piece := await self._next(worker, pieces)) is not None:
                 yield piece
                 if self._writer.wal_pages > WAL_PAGES_MAX:
                     raise Unavailable("the snapshot was too slow: the WAL has grown behind it")
@@ -206,6 +210,13 @@ class SqliteMetadataStore:
             if connection is not None:
                 worker.call(connection.close)
             worker.stop()
+
+    async def _next(self, worker: Worker, pieces: Iterator[bytes]) -> bytes | None:
+        with self._readers.noting_damage():
+            try:
+                return await wait_settled(worker.call(lambda: next(pieces, None)))
+            except sqlite3.Error as error:
+                raise read_error(error) from error
 
     async def replace(self, pieces: AsyncIterator[bytes]) -> int:
         decoder = ExportDecoder()
@@ -224,6 +235,16 @@ class SqliteMetadataStore:
             raise
         await self._drop_retired()
         return applied
+
+    async def verify(self) -> AsyncGenerator[int, None]:
+        with self._readers.noting_damage():
+            try:
+                walk = verify(self._path, self._readers, self._writer, self._ledger)
+                async with aclosing(walk) as steps:
+                    async for cost in steps:
+                        yield cost
+            except DamagedRow as error:
+                raise DamagedTables(str(error)) from error
 
     async def check(self) -> str | None:
         if self._writer.failure is not None:
@@ -303,10 +324,6 @@ def _drop(connection: Connection, prefix: str) -> None:
         connection.execute(drop_table(table, prefix))
 
 
-def _next(pieces: Iterator[bytes]) -> bytes | None:
-    return next(pieces, None)
-
-
 def _export_pieces(connection: Connection) -> Iterator[bytes]:
     """One snapshot, from its first step to the end of the connection."""
     connection.execute("BEGIN")
@@ -323,7 +340,11 @@ def _export_pieces(connection: Connection) -> Iterator[bytes]:
 
 def _verified_rows(connection: Connection, table: Table[Doc]) -> Iterator[tuple[Key, bytes]]:
     sql = _SQL[table.name]
+    count = 0
     for row in connection.execute(sql.select_all):
         key, data = row[: sql.width], row[sql.width]
         verify_row(table, key, data, row[sql.width + 1])
+        count += 1
         yield key, data
+    if table.name in LARGE:  # the others are their own index
+        check_count(table, count, connection.execute(sql.count).fetchone()[0])

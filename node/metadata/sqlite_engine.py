@@ -54,6 +54,7 @@ READERS: Final = 2
 
 _NO_SPACE: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 _DAMAGED: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
+_NO_TEXT: Final = "Could not decode to UTF-8"  # Python's error for damaged text; it has no code
 
 
 async def wait_settled(future: asyncio.Future[T]) -> T:
@@ -98,8 +99,12 @@ class Worker:
 
     def stop(self) -> None:
         """Ends the thread behind all calls made so far."""
-        self._calls.put(None)
+        self.leave()
         self._thread.join()
+
+    def leave(self) -> None:
+        """As stop, but does not wait for it."""
+        self._calls.put(None)
 
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
@@ -166,7 +171,8 @@ def connect_reader(path: Path) -> Connection:
 
 def read_error(error: sqlite3.Error) -> StoreError:
     """What a failed read means: this node cannot answer; another one may."""
-    kind = DamagedRow if _code_of(error) in _DAMAGED else StoreError
+    is_damaged = _code_of(error) in _DAMAGED or _NO_TEXT in str(error)
+    kind = DamagedRow if is_damaged else StoreError
     return kind(f"SQLite: {error}")
 
 
@@ -276,7 +282,7 @@ class Writer:
         if code == sqlite3.SQLITE_IOERR:
             self.failure = FsyncFailed(f"SQLite: {error} ({error.sqlite_errorname})")
             return self.failure
-        if code in _DAMAGED:
+        if isinstance(read_error(error), DamagedRow):
             self.failure = DamagedTables(f"SQLite: {error}")
             return self.failure
         return StoreError(f"SQLite: {error}")
@@ -361,8 +367,8 @@ class Readers:
     def read(self, body: Callable[[Connection], T]) -> T:
         """On the calling thread, in one snapshot. Raises StoreError."""
         self._check_open()
-        with self._noting_damage():
-            return _in_snapshot(self.inline, body)
+        with self.noting_damage():
+            return in_snapshot(self.inline, body)
 
     async def read_long(self, body: Callable[[Connection], T]) -> T:
         """In a thread, in one snapshot. Raises StoreError, Overloaded."""
@@ -374,8 +380,8 @@ class Readers:
                 self._check_open()
                 reader = self._free.pop()
                 try:
-                    call = reader.worker.call(lambda: _in_snapshot(reader.connection, body))
-                    with self._noting_damage():
+                    call = reader.worker.call(lambda: in_snapshot(reader.connection, body))
+                    with self.noting_damage():
                         return await wait_settled(call)
                 finally:
                     self._free.append(reader)
@@ -383,10 +389,10 @@ class Readers:
             self._waiting -= 1
 
     @contextmanager
-    def _noting_damage(self) -> Iterator[None]:
+    def noting_damage(self) -> Iterator[None]:
         try:
             yield
-        except DamagedRow as error:
+        except (DamagedRow, DamagedTables, DamagedLog) as error:
             self.damage = self.damage or str(error)
             raise
 
@@ -403,7 +409,8 @@ class Readers:
             raise StoreError("the metadata store is closed")
 
 
-def _in_snapshot(connection: Connection, body: Callable[[Connection], T]) -> T:
+def in_snapshot(connection: Connection, body: Callable[[Connection], T]) -> T:
+    """On the calling thread. Raises StoreError."""
     try:
         connection.execute("BEGIN")
         try:

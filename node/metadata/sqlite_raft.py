@@ -46,7 +46,7 @@ _TERM: Final = "SELECT term FROM raft_entry WHERE idx = ?"
 _INSERT: Final = f"INSERT INTO raft_entry ({ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?)"
 _CUT: Final = "DELETE FROM raft_entry WHERE idx >= ?"
 _RANGE: Final = f"SELECT {ENTRY_COLUMNS} FROM raft_entry WHERE idx BETWEEN ? AND ? ORDER BY idx"
-_AFTER: Final = f"SELECT {ENTRY_COLUMNS} FROM raft_entry WHERE idx > ? ORDER BY idx"
+_ALL: Final = f"SELECT {ENTRY_COLUMNS} FROM raft_entry ORDER BY idx"
 _DROP_SOME: Final = (
     "DELETE FROM raft_entry WHERE idx IN "
     f"(SELECT idx FROM raft_entry WHERE idx <= ? ORDER BY idx LIMIT {COMPACT_ROWS:d})"
@@ -106,7 +106,7 @@ class SqliteRaftStorage:
         def scan(connection: Connection) -> RaftState:
             meta = _require_meta(connection)
             log = LogScan(meta, tail_bytes_max)
-            log.feed(connection.execute(_AFTER, (meta.mark.index,)))
+            log.feed(connection.execute(_ALL))
             return log.state()
 
         await self._durably(settle)

@@ -24,7 +24,7 @@ STAGING: Final = "new_"  # tables that `replace` is loading
 RETIRED: Final = "old_"  # tables that `replace` has put aside, to be dropped
 
 # Documents of many KiB: in a SQLite clustered table they would push keys apart.
-_LARGE: Final = frozenset((INLINE.name, MANIFESTS.name))
+LARGE: Final = frozenset((INLINE.name, MANIFESTS.name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,7 @@ class Dialect:
     integer: str
     is_numbered: bool  # $1, $2 instead of ?
     clustered: str  # appended to tables that are their own index
+    unindexed: str  # has a query read the table itself, whatever its index leads to
 
     def mark(self, number: int) -> str:
         return f"${number}" if self.is_numbered else "?"
@@ -48,6 +49,7 @@ SQLITE: Final = Dialect(
     integer="INTEGER",
     is_numbered=False,
     clustered=" WITHOUT ROWID",
+    unindexed="NOT INDEXED",
 )
 POSTGRES: Final = Dialect(
     types={Column.BYTES: "BYTEA", Column.TEXT: 'TEXT COLLATE "C"', Column.INTEGER: "BIGINT"},
@@ -55,13 +57,14 @@ POSTGRES: Final = Dialect(
     integer="BIGINT",
     is_numbered=True,
     clustered="",
+    unindexed="WHERE ctid >= '(0,0)'::tid",
 )
 
 
 class TableSql:
     """All statements of one table."""
 
-    __slots__ = ("_columns", "_dialect", "_scans", "delete", "get", "insert_new", "name",
+    __slots__ = ("_dialect", "_scans", "columns", "count", "delete", "get", "insert_new", "name",
                  "put", "select_all", "width")  # fmt: skip
 
     def __init__(self, table: Table[Doc], dialect: Dialect) -> None:
@@ -71,7 +74,7 @@ class TableSql:
         where = f"({key}) = ({dialect.marks(width)})"
         insert = f"({key}, doc, crc) VALUES ({dialect.marks(width + 2)})"
         self._dialect: Final = dialect
-        self._columns: Final = columns
+        self.columns: Final = columns
         self._scans: Final[dict[tuple[int, int], str]] = {}
         self.name: Final = table.name
         self.width: Final = width
@@ -83,6 +86,7 @@ class TableSql:
         )
         self.insert_new: Final = f"INSERT INTO {STAGING}{table.name} {insert}"
         self.select_all: Final = f"SELECT {key}, doc, crc FROM {table.name} ORDER BY {key}"
+        self.count: Final = f"SELECT count(*) FROM {table.name} {dialect.unindexed}"
 
     def scan(self, start: Key, end: Key | None) -> str:
         """Takes the start columns, the end columns and the limit, in this order."""
@@ -94,18 +98,18 @@ class TableSql:
 
     def _build_scan(self, start: int, end: int) -> str:
         bounds = [
-            f"({', '.join(self._columns[:count])}) {sign} ({self._dialect.marks(count, first)})"
+            f"({', '.join(self.columns[:count])}) {sign} ({self._dialect.marks(count, first)})"
             for count, sign, first in ((start, ">=", 1), (end, "<", start + 1))
             if count
         ]
         where = f"WHERE {' AND '.join(bounds)} " if bounds else ""
-        key = ", ".join(self._columns)
+        key = ", ".join(self.columns)
         limit = self._dialect.mark(start + end + 1)
         return f"SELECT {key}, doc, crc FROM {self.name} {where}ORDER BY {key} LIMIT {limit}"
 
     def trim(self, prefix: str, count: int) -> str:
         """Deletes the first `count` rows of a table that is on its way out."""
-        key = ", ".join(self._columns)
+        key = ", ".join(self.columns)
         name = prefix + self.name
         return (
             f"DELETE FROM {name} WHERE ({key}) IN "
@@ -118,7 +122,7 @@ def create_table(table: Table[Doc], dialect: Dialect, prefix: str = "") -> str:
     columns = "".join(
         f'"{name}" {dialect.types[column]} NOT NULL, ' for name, column in table.columns
     )
-    tail = "" if table.name in _LARGE else dialect.clustered
+    tail = "" if table.name in LARGE else dialect.clustered
     return (
         f"CREATE TABLE IF NOT EXISTS {prefix}{table.name} ({columns}doc {dialect.blob} NOT NULL, "
         f"crc {dialect.integer} NOT NULL, PRIMARY KEY ({key})){tail}"

@@ -14,6 +14,7 @@ from astra.model import (
     OBJECTS,
     PARTS,
     UPLOADS,
+    Key,
     Mark,
     ObjectVersion,
     Table,
@@ -59,7 +60,7 @@ def test_read_row_of_what_was_stored_is_the_document() -> None:
 
 
 def test_read_row_with_a_flipped_bit_anywhere_in_key_or_document_is_a_damaged_row() -> None:
-    key = (123_456_789, b"bucket", b"some key", "upload")
+    key: Key = (123_456_789, b"bucket", b"some key", "upload")
     checksum = row_checksum(COMPLETION_ORDER, key, DATA)
     for bit in range(8 * len(DATA)):
         with pytest.raises(DamagedRow):

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import random
+import re
 import shutil
 import sqlite3
 import threading
+from collections import Counter
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from astra.errors import Fatal, StoreError
+from astra.model import INLINE, MANIFESTS, OBJECTS, TABLES, Doc, Key, Table
+from astra.ports import MetadataView
 from astra.wire import Entry, EntryKind, Membership
-from node.metadata.rows import DamagedRow
+from node.metadata.rows import DamagedRow, DamagedTables
 from node.metadata.sqlite import SqliteMetadataStore
 from node.metadata.sqlite_engine import PAGE_BYTES
 from node.raft.types import HardState
+from tests.support.scrub import fill_all, key_of, verify_all
 from tests.unit.node.metadata.test_sqlite import applied_state, apply
 
 
@@ -101,6 +108,146 @@ async def read_everything(path: Path) -> str:
         if store is not None:
             await store.close()
     return "right"
+
+
+# --- flipped bits ----------------------------------------------------------------------------
+
+ROWS = 150
+Rows = dict[tuple[str, Key], Doc]
+
+
+@pytest.fixture
+async def whole(tmp_path: Path) -> Path:
+    """The one file of a store with rows in all tables, in trees of more than one level."""
+    path = tmp_path / "whole.db"
+    store = await SqliteMetadataStore.open(path)
+    await fill_all(store, ROWS)
+    await store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("VACUUM")  # no copies of what has moved to another page
+    return path
+
+
+async def all_rows(store: SqliteMetadataStore) -> Rows:
+    """What scans give; of a table in which one fails, nothing."""
+    rows: Rows = {}
+    for table in TABLES:
+
+        async def body(view: MetadataView, table: Table[Doc] = table) -> None:
+            found = await view.scan(table, (), None, 10_000)
+            rows.update({(table.name, key): doc for key, doc in found})
+
+        with suppress(StoreError):
+            await store.read(body)
+    return rows
+
+
+@pytest.mark.parametrize("table", [OBJECTS, INLINE, MANIFESTS], ids=lambda table: table.name)
+async def test_bit_flipped_in_a_key_is_never_an_answer_and_is_found(
+    whole: Path, table: Table[Doc]
+) -> None:
+    """FAULTS row 36: in the tree of the table and, where there is one, of its index, in the middle
+    of a page and at its ends."""
+    data, right = whole.read_bytes(), await rows_of(whole)
+    hidden = 0
+    for number in (0, ROWS // 2, ROWS // 2 + 1, ROWS - 1):
+        for place in ends_of(data, f"{table.name}-{number:05d}".encode()):
+            for bit in (0, 3, 6):
+                damaged = bytearray(data)
+                damaged[place] ^= 1 << bit
+                whole.write_bytes(damaged)
+                hidden += await is_hidden_and_found(whole, right, table, key_of(table, number))
+    assert hidden, "some of them only the scrub has noticed"
+
+
+def ends_of(data: bytes, text: bytes) -> list[int]:
+    found = [match.end() - 1 for match in re.finditer(re.escape(text), data)]
+    assert found
+    return found
+
+
+async def rows_of(path: Path) -> Rows:
+    store = await SqliteMetadataStore.open(path)
+    try:
+        return await all_rows(store)
+    finally:
+        await store.close()
+
+
+async def is_hidden_and_found(path: Path, right: Rows, table: Table[Doc], key: Key) -> bool:
+    """Whether a lookup of the row finds nothing. Fails on any wrong answer, and when the damage
+    is not found."""
+    store = await SqliteMetadataStore.open(path)
+    try:
+        rows = await all_rows(store)
+        assert rows.items() <= right.items(), "no row that was never stored"
+
+        async def body(view: MetadataView) -> Doc | None:
+            return await view.get(table, key)
+
+        found = None
+        is_refused = False
+        try:
+            found = await store.read(body)
+        except DamagedRow:
+            is_refused = True
+        assert found in (None, right[table.name, key])
+        with pytest.raises(DamagedTables):
+            await verify_all(store)
+        assert "rebuild it" in (await store.check() or "")
+        return found is None and not is_refused
+    finally:
+        await store.close()
+
+
+async def test_bit_flipped_anywhere_gives_no_wrong_row_and_hides_none_from_the_scrub(
+    whole: Path,
+) -> None:
+    data, right, chance = whole.read_bytes(), await rows_of(whole), random.Random(36)
+    outcomes = Counter[str]()
+    for _ in range(120):
+        damaged = bytearray(data)
+        damaged[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        whole.write_bytes(damaged)
+        outcomes[await outcome_of(whole, right)] += 1
+    assert outcomes["found"] > 20
+    assert outcomes["nothing lost"] > 20, "where nothing is"
+    assert outcomes.total() == 120
+
+
+async def outcome_of(path: Path, right: Rows) -> str:
+    store = None
+    try:
+        store = await SqliteMetadataStore.open(path)
+        rows = await all_rows(store)
+        assert rows.items() <= right.items(), "no row that was never stored"
+        await verify_all(store)
+        assert rows == right, "what a read does not find, the scrub has to"
+        return "nothing lost"
+    except Fatal:
+        return "found"
+    finally:
+        if store is not None:
+            await store.close()
+        for file in path.parent.glob(path.name + "-*"):
+            file.unlink()
+
+
+async def test_page_that_nothing_leads_to_any_more_is_found(whole: Path) -> None:
+    """The rows that are left are whole, in order, and each is found."""
+    with closing(sqlite3.connect(whole)) as connection:
+        sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'objects'"
+        (root,) = connection.execute(sql).fetchone()
+    data = bytearray(whole.read_bytes())
+    page = memoryview(data)[(root - 1) * PAGE_BYTES : root * PAGE_BYTES]
+    assert page[0] == 2, "an interior page"
+    page[4] -= 1  # the number of its cells: the last one, and the page below it, are gone
+    whole.write_bytes(data)
+    store = await SqliteMetadataStore.open(whole)
+    assert len(await all_rows(store)) < len(TABLES) * ROWS
+    with pytest.raises(DamagedTables, match="SQLite: table objects"):
+        await verify_all(store)
+    await store.close()
 
 
 async def test_lock_of_another_process_is_waited_for_and_then_an_error(
