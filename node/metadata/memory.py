@@ -99,9 +99,7 @@ class MemoryMetadataStore:
         self._is_closed = False
 
     async def read(self, body: Callable[[MetadataView], Awaitable[T]], *, long: bool = False) -> T:
-        if self._problem is not None:
-            raise StoreError(self._problem)
-        self._check_usable()
+        self._check_readable()
         return drive(body(_MemoryTxn(self._tables)))
 
     async def write(self, body: Callable[[MetadataTxn], Awaitable[T]]) -> T:
@@ -169,7 +167,7 @@ class MemoryMetadataStore:
 
     async def verify(self) -> AsyncGenerator[int, None]:
         for table in TABLES:  # what is in memory has no checksum
-            self._check_usable()
+            self._check_readable()
             yield len(self._tables[table.name].keys)
 
     async def check(self) -> str | None:
@@ -188,6 +186,11 @@ class MemoryMetadataStore:
     def _roll_back(self, changes: list[_Change]) -> None:
         for name, key, before in reversed(changes):
             self._tables[name].set(key, before)
+
+    def _check_readable(self) -> None:
+        if self._problem is not None:
+            raise StoreError(self._problem)
+        self._check_usable()
 
     def _check_usable(self) -> None:
         if self._is_closed:

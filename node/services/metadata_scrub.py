@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Final
 
-from astra.errors import AstraError, DamagedLog, Fatal
+from astra.errors import AstraError, DamagedLog, Fatal, StoreError
 from astra.log import get_logger
 from astra.ports import Clock, MetadataStore
 from node.metadata.rows import DamagedTables, crc32c
@@ -60,6 +60,7 @@ class MetadataScrub:
         self._walks = 0
         self._is_walking = False
         self._trouble = ""  # why the newest walk came to no end
+        self._is_unreadable = False  # then: else it was away or busy
         self._damage = ""
 
     async def run(self) -> None:
@@ -75,6 +76,7 @@ class MetadataScrub:
                 raise
             except AstraError as error:
                 self._trouble = str(error)
+                self._is_unreadable = isinstance(error, StoreError)
                 _log.warning("the metadata could not be verified", reason=self._trouble)
                 await asyncio.sleep(min(_RETRY_S, self._period_s))
                 continue
@@ -98,7 +100,7 @@ class MetadataScrub:
             self._is_walking = False
         self._verified_ms = started_ms
         self._walks += 1
-        self._trouble = ""
+        self._trouble, self._is_unreadable = "", False
         took_s = (self._clock.monotonic_ms() - started_ms) / 1000
         _log.info("metadata verified", seconds=round(took_s, 1))
 
@@ -120,7 +122,9 @@ class MetadataScrub:
             return [
                 "this node ends, to be rebuilt, once the other voters are a majority without it"
             ]
-        age_s = (self._clock.monotonic_ms() - self._verified_ms) / 1000
+        if self._is_unreadable:
+            return [f"the metadata cannot be verified: {self._trouble}"]
+        age_s = self._age_s()
         if age_s <= max(PROMISE_S, 2 * self._period_s):
             return []
         why = f" ({self._trouble})" if self._trouble else ": raise node.scrub_mib_per_s"
@@ -135,5 +139,7 @@ class MetadataScrub:
             return f"interrupted: {self._trouble}"
         if not self._walks:
             return "waiting for the first walk"
-        age_s = (self._clock.monotonic_ms() - self._verified_ms) / 1000
-        return f"all was well {age_s / 3600:.1f} hours ago"
+        return f"all was well {self._age_s() / 3600:.1f} hours ago"
+
+    def _age_s(self) -> float:
+        return (self._clock.monotonic_ms() - self._verified_ms) / 1000

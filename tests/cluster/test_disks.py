@@ -1,4 +1,4 @@
-"""A disk under one node that is full, not mounted, read-only, or fails (FAULTS 26, 27, 29, 40).
+"""A disk under one node that is full, not mounted, read-only, or fails (FAULTS 26, 27, 29, 36, 40).
 
 Nodes in this process; the disk is a small tmpfs of its own, or the node is a process whose system
 calls fail (tests/chaos/disk_fault.c).
@@ -7,9 +7,10 @@ calls fail (tests/chaos/disk_fault.c).
 import asyncio
 import errno
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,49 @@ async def test_node_whose_disk_fails_ends_and_says_why_and_comes_back(
     finally:
         server.kill()
         await nodes.__aexit__(None, None, None)
+
+
+async def test_node_with_a_flipped_bit_in_a_key_ends_and_is_rebuilt_from_the_others(
+    tmp_path: Path,
+) -> None:
+    """FAULTS row 36: the scrub finds it, and the last words are what helps."""
+    nodes = LocalNodes(tmp_path)
+    nodes.change("n3", metadata_scrub_period_s=1.0)
+    server = node_process(nodes.settings["n3"], tmp_path)
+    database = nodes.settings["n3"].data_dir / "metadata.sqlite"
+    try:
+        server.start()
+        await nodes.start("n1", "n2")
+        await nodes.make_bucket("bk")
+        for number in range(10):
+            await nodes.put_inline("bk", b"key-%d" % number, b"x" * 1000)
+        await until_level(nodes, "n3")
+        flip_a_key(database)
+        assert await asyncio.to_thread(server.wait_for_exit, SECONDS) == EXIT_FATAL
+        (said,) = last_lines(server)
+        assert said.event == STOPS
+        assert said.what.startswith("DamagedTables: ")
+        assert f"move {database}* away and start it" in said.todo
+        for path in database.parent.glob(database.name + "*"):
+            path.unlink()
+        server.start()
+        await until_level(nodes, "n3")
+        await nodes.stop("n2")
+        located = await nodes.locate("bk", b"key-7")
+        assert [data for _, data in located.inline] == [b"x" * 1000]
+    finally:
+        server.kill()
+        await nodes.__aexit__(None, None, None)
+
+
+def flip_a_key(database: Path) -> None:
+    """Behind the back of the node that runs on it."""
+    with closing(sqlite3.connect(database)) as connection:
+        changed = connection.execute(
+            'UPDATE objects SET "key" = ? WHERE "key" = ?', (b"kay-7", b"key-7")
+        )
+        assert changed.rowcount == 1
+        connection.commit()
 
 
 async def until_level(nodes: LocalNodes, name: str) -> None:

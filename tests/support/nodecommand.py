@@ -46,6 +46,7 @@ def _tables(settings: NodeSettings, secret: Path) -> dict[str, dict[str, str | i
             "election_ms": settings.raft.election_timeout_min_ms,
             "heartbeat_ms": settings.raft.heartbeat_ms,
             "metadata": settings.metadata,
+            "metadata_scrub_period_s": settings.metadata_scrub_period_s,
         },
         "data": {"dir": str(settings.data_dir)},
     }
