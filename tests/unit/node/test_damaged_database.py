@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from astra.errors import AstraError
+from astra.wire import Locate, PeerQuery
 from node.lastwords import last_words
 from node.metadata.rows import DamagedTables
-from tests.support.nodes import LocalNodes
+from tests.support.nodes import NO_EPOCHS, LocalNodes
 from tests.support.wait import wait_until_async
 
 SECONDS = 60.0
@@ -110,6 +112,9 @@ async def test_damaged_node_stays_while_the_others_are_no_majority_without_it(
     await nodes.stop(other)
     flip_a_key(nodes, victim, b"key-07", b"kdy-07")
     await until_says(nodes, victim, "once the other voters are a majority without it")
+    query = PeerQuery(applied_index=0, query=Locate(bucket="bk", key=b"key-07", epochs=NO_EPOCHS))
+    with pytest.raises(AstraError, match="its database is damaged"):
+        await nodes.dialer.control(nodes.addresses[victim]).call(query, timeout_s=5)
     for number in range(10):
         await nodes.put_inline("bk", b"later-%d" % number, b"x")
     assert not nodes._running[victim][0].done()

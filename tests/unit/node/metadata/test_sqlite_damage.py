@@ -19,7 +19,7 @@ from astra.ports import MetadataView
 from astra.wire import Entry, EntryKind, Membership
 from node.metadata.rows import DamagedRow, DamagedTables
 from node.metadata.sqlite import SqliteMetadataStore
-from node.metadata.sqlite_engine import PAGE_BYTES
+from node.metadata.sqlite_engine import PAGE_BYTES, WAL_PAGES_MAX
 from node.raft.types import HardState
 from tests.support.scrub import fill_all, key_of, verify_all
 from tests.unit.node.metadata.test_sqlite import applied_state, apply
@@ -245,6 +245,9 @@ async def test_page_that_nothing_leads_to_any_more_is_found(whole: Path) -> None
     whole.write_bytes(data)
     store = await SqliteMetadataStore.open(whole)
     assert len(await all_rows(store)) < len(TABLES) * ROWS
+    store._writer.wal_pages = WAL_PAGES_MAX + 1  # so much is written: no snapshot for so long
+    await verify_all(store)
+    store._writer.wal_pages = 0
     with pytest.raises(DamagedTables, match="SQLite: table objects"):
         await verify_all(store)
     await store.close()
