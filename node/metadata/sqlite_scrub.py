@@ -177,11 +177,14 @@ async def _check_structure(path: Path, writer: Writer) -> AsyncGenerator[int, No
 def _check_table(name: str, connection: Connection) -> None:
     (found,) = connection.execute(f"PRAGMA integrity_check({name})").fetchone()
     if found != "ok":
-        raise DamagedRow(f"SQLite: table {name}: {found}")
+        raise DamagedRow(f"SQLite: table {name}: {' '.join(found.split())}")
 
 
 async def _watched(worker: Worker, check: Callable[[], None], writer: Writer, pace: _Pace) -> None:
-    """Until it is done, or has to give up."""
+    """Until it is done. Raises StoreError when it is to give up, too."""
+    pace.is_over = writer.wal_pages > WAL_PAGES_MAX
+    if pace.is_over:
+        raise StoreError("SQLite: the WAL has grown already")
     checking = worker.call(check)
     try:
         while not checking.done():
