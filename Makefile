@@ -13,7 +13,7 @@ help:
 	@echo 'make run    start an embedded cluster on 127.0.0.1:9000 (ARGS="--listen ... --data ...")'
 	@echo 'make test   install what the tests need and run them all (ARGS="-k name" narrows)'
 	@echo 'make check  formatting, lint, types and import rules'
-	@echo 'make sim    simulate whole clusters under faults (SEEDS=1:200)'
+	@echo 'make sim    simulate whole clusters under faults (SEEDS=1:200; members change from 1000000 on)'
 	@echo 'make bench  measure speed and memory (ARGS="...")'
 	@echo 'make chaos  real processes under real faults (SECONDS=60 SEED=n ARGS="...")'
 	@echo 'make clean  delete .venv, caches and test servers'

@@ -23,7 +23,6 @@ class Nemesis:
         self.net = world.net
         self.rng = random.Random(f"nemesis-{world.seed}")
         self.is_calm = False
-        self.flipped: dict[str, str] = {}  # blob -> whose copy was damaged
         actions: list[tuple[Callable[[], None], int]] = [
             (self.crash_one, 3),
             (self.boot_some, 8),
@@ -49,6 +48,7 @@ class Nemesis:
             (self.ambush, 1),
             (self.crash_gateway, 1),
             (self.toggle_redis, 1),
+            *self.further_actions(),
         ]
         # Each seed has its own mix: some faults never, some often (swarm testing).
         self._actions = [action for action, _ in actions]
@@ -56,6 +56,10 @@ class Nemesis:
             weight * self.rng.choice((0, 1, 1, 3)) if weight < 6 else weight
             for _, weight in actions
         ]
+
+    def further_actions(self) -> list[tuple[Callable[[], None], int]]:
+        """Of another scenario, with their weights."""
+        return []
 
     def act(self) -> None:
         (action,) = self.rng.choices(self._actions, self._weights)
@@ -227,7 +231,6 @@ class Nemesis:
         blob_id, holders = self.rng.choice(candidates)
         holder = self.rng.choice(holders)
         bit = self.world.nodes[holder].storage.chunks.flip_bit(blob_id)
-        self.flipped[blob_id] = holder
         self.world.note(f"bit {bit} of {blob_id} flips on {holder}")
 
     def arm_chunk_crash(self) -> None:

@@ -26,6 +26,7 @@ from node.raft.core import RaftCore
 from node.raft.types import SoftState
 from node.services.health import Backends
 from node.settings import NodeSettings
+from node.transport import FollowerPush
 from tests.sim.disk import SimLedger, SimRaftStorage, SimRedis, Storage
 from tests.sim.loop import Life, SimLoop
 from tests.sim.net import SimNet
@@ -105,7 +106,6 @@ class SimNode:
         self.storage = storage
         self.life: Life | None = None
         self.process: WatchedProcess | None = None
-        self.died_of: BaseException | None = None
         self.chunks: MemoryChunkStore | None = None
         self._loop = loop
         self._net = net
@@ -174,31 +174,38 @@ class SimNode:
         dialer, raft_dialer = (
             Dialer(secret=SECRET, role="node", peer_id=self.name) for _ in range(2)
         )
-        learners = [
-            _pusher(dialer, address)
-            for name, address in settings.other_peers().items()
-            if name not in settings.voters
-        ]
+        cluster = ClusterMap(
+            node_id=self.name,
+            address=address_of(self.name),
+            peers=settings.other_peers(),
+            clock=SystemClock(),
+            silence_ms=int(settings.peer_silence_s * 1000),
+        )
         return Parts(
             store=self.storage.tables,
             raft_storage=SimRaftStorage(self.storage),
             ledger=SimLedger(self.storage),
             chunks=AsyncChunkStore(self.chunks, threads=4),
             cache=self._redis,
-            bus=DirectBus(routes.notify, learners),
+            bus=DirectBus(routes.notify, self._followers(dialer, cluster)),
             dialer=dialer,
             raft_dialer=raft_dialer,
             routes=routes,
-            cluster=ClusterMap(
-                node_id=self.name,
-                address=address_of(self.name),
-                peers=settings.other_peers(),
-                clock=SystemClock(),
-                silence_ms=int(settings.peer_silence_s * 1000),
-            ),
+            cluster=cluster,
             clock=SystemClock(),
             backends=Backends(metadata="sim", cache="sim", bus="tcp"),
         )
+
+    def _followers(self, dialer: Dialer, cluster: ClusterMap) -> list[Callable[[Notice], bool]]:
+        """Who gets pushed entries: of members that change, whoever is one."""
+        settings = self.settings
+        if settings.voters_max:
+            return [FollowerPush(dialer, cluster).send]
+        return [
+            _pusher(dialer, address)
+            for name, address in settings.other_peers().items()
+            if name not in settings.voters
+        ]
 
     def ask_to_stop(self) -> None:
         """A clean shutdown begins (SIGTERM)."""

@@ -8,14 +8,16 @@ I8: no referenced chunk is deleted, no orphan outlives its grace, three good cop
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from astra.constants import REPLICAS
-from astra.model import BLOBS, GARBAGE, Blob
-from astra.wire import Entry
+from astra.model import BLOBS, GARBAGE, NODES, Blob, NodeInfo, NodeState
+from astra.wire import Entry, EntryKind, Membership
 from node.chunkstore.memory import MemoryChunkStore, MemoryDisk
+from node.raft.core import RaftCore
+from node.raft.log import decode_membership
 from node.raft.memory import MemoryLog
-from node.raft.quorum import is_quorum
+from node.raft.quorum import is_quorum, voters_of
 from node.raft.types import Role, SoftState
 from tests.sim.history import Violation
 from tests.sim.node import SimNode
@@ -24,8 +26,14 @@ Fact = tuple[int, int]  # term, checksum of the data
 
 
 class Watch:
+    """`nodes` are all that ever were; `members` those of them that belong to the cluster now, or
+    are about to. `lost_logs` and `lost_files`: what was on disks that are lost, by node."""
+
     def __init__(self) -> None:
         self.nodes: Mapping[str, SimNode] = {}
+        self.members: Mapping[str, SimNode] = {}
+        self.lost_logs: dict[str, list[MemoryLog]] = {}
+        self.lost_files: dict[str, set[str]] = {}
         self.leaders: dict[int, str] = {}
         self.committed: dict[int, Fact] = {}
         self._seen_in: dict[int, int] = {}  # by index: a term in which it was committed already
@@ -60,24 +68,39 @@ class Watch:
         self.applied_max = max(self.applied_max, entries[-1].index)
 
     def _check_durable(self, entry: Entry, name: str) -> None:
-        holders = {each.name for each in self.nodes.values() if _has_entry(each.storage.log, entry)}
+        """It is, or was on a disk that is lost since, with a majority of those who voted then."""
         core = self.nodes[name].core
         if core is None:
             return
-        if not is_quorum(core.membership, holders):
+        holders = {each.name for each in self.nodes.values() if _has_entry(each.storage.log, entry)}
+        had = {
+            each
+            for each, logs in self.lost_logs.items()
+            if any(_has_entry(log, entry) for log in logs)
+        }
+        groups = memberships_since(core, entry.index)
+        if not any(is_quorum(group, holders | had) for group in groups):
             raise Violation(f"entry {entry.index} was applied on {name}, but only {holders} has it")
-        self._check_safe(entry, holders, core.membership.voters)
+        self._check_safe(entry, holders)
 
-    def _check_safe(self, entry: Entry, holders: set[str], voters: Sequence[str]) -> None:
+    def _check_safe(self, entry: Entry, holders: set[str]) -> None:
         """No voter without the entry could win an election, by the logs on the disks. Stronger
-        than a majority of copies: it is what figure 8 of the Raft paper is about."""
-        ends = {voter: self.nodes[voter].storage.log.end() for voter in voters}
-        for voter in voters:
-            votes = {each for each in voters if ends[voter] >= ends[each]}
-            if voter not in holders and 2 * len(votes) > len(voters):
+        than a majority of copies: it is what figure 8 of the Raft paper is about. Who has no log
+        does not vote."""
+        ends = {
+            each.name: each.storage.log.end()
+            for each in self.nodes.values()
+            if has_log(each.storage.log)
+        }
+        for candidate in ends.keys() - holders:
+            group = newest_membership(self.nodes[candidate].storage.log)
+            votes = {
+                each for each in voters_of(group) & ends.keys() if ends[candidate] >= ends[each]
+            }
+            if candidate in voters_of(group) and is_quorum(group, votes):
                 raise Violation(
-                    f"entry {entry.index} counts as committed, but {voter} lacks it and {votes} "
-                    "would vote for it"
+                    f"entry {entry.index} counts as committed, but {candidate} lacks it and "
+                    f"{sorted(votes)} would vote for it"
                 )
 
     def on_role(self, name: str, state: SoftState, now_of: Mapping[str, int]) -> None:
@@ -120,16 +143,22 @@ class Watch:
     # --- chunks --------------------------------------------------------------------------------
 
     def check_referenced(self) -> None:
-        """Every holder that the metadata names has the file (or has put a bad one aside)."""
+        """Every holder that the metadata names has the file (or has put a bad one aside), if it did
+        not lose it with its disk, and is not gone for good."""
         node = self.newest()
         for blob_id, blob in held_blobs(node).items():
             for holder in blob.holders:
+                if holder not in self.members:
+                    continue
                 disk = self.nodes[holder].storage.chunks
-                if blob_id not in disk.blobs and blob_id not in disk.quarantined:
+                lost = self.lost_files.get(holder, set())
+                if blob_id in disk.blobs or blob_id in disk.quarantined:
+                    lost.discard(blob_id)
+                elif blob_id not in lost:
                     raise Violation(f"blob {blob_id} is referenced, but {holder} has no copy")
 
     def blobs_without_three_copies(self) -> list[str]:
-        wanted = min(REPLICAS, len(self.nodes))
+        wanted = min(REPLICAS, len(self.members))
         return [
             f"{blob_id}: {self.good_copies(blob_id, blob)} of {blob.holders}"
             for blob_id, blob in held_blobs(self.newest()).items()
@@ -137,7 +166,9 @@ class Watch:
         ]
 
     def good_copies(self, blob_id: str, blob: Blob) -> list[str]:
-        return [name for name in blob.holders if self.is_good(name, blob_id)]
+        return [
+            name for name in blob.holders if name in self.members and self.is_good(name, blob_id)
+        ]
 
     def is_good(self, name: str, blob_id: str) -> bool:
         return is_good_copy(self.nodes[name].storage.chunks, blob_id)
@@ -149,7 +180,7 @@ class Watch:
             raise Violation("no node is up to date at the end")
         known = newest.storage.tables._tables[BLOBS.name].docs
         garbage = newest.storage.tables._tables[GARBAGE.name].docs
-        for name, node in self.nodes.items():
+        for name, node in self.members.items():
             for blob_id in node.storage.chunks.blobs:
                 if (blob_id,) not in known and (blob_id,) not in garbage:
                     raise Violation(f"{name} still has {blob_id}, which nothing knows")
@@ -159,6 +190,41 @@ class Watch:
         newest = self.newest()
         rows = newest.storage.tables._tables[GARBAGE.name].docs if newest is not None else {}
         return [str(key[0]) for key in rows]
+
+
+def has_log(log: MemoryLog) -> bool:
+    """Whether its node takes part in elections: one without a log sits beside the group."""
+    return bool(newest_membership(log).voters)
+
+
+def newest_membership(log: MemoryLog) -> Membership:
+    """As this disk has it, committed or not."""
+    for index in range(log._last_index, 0, -1):
+        row = log._rows.get(index)
+        if row is None:
+            break
+        if row[0].kind is EntryKind.CONFIG:
+            return decode_membership(row[0].data)
+    return Membership(voters=()) if log._mark is None else log._mark.membership
+
+
+def memberships_since(core: RaftCore, index: int) -> Iterable[Membership]:
+    """Those that may have been in force when the entry was committed."""
+    log = core._log
+    yield log.membership_at(max(index, log._configs[0][0]))
+    yield from (membership for at, membership in log._configs if at > index)
+
+
+def recorded_nodes(node: SimNode | None) -> dict[str, NodeInfo]:
+    """The members, as this node's tables know them."""
+    if node is None:
+        return {}
+    rows = node.storage.tables._tables[NODES.name].docs
+    return {str(key[0]): row for key, row in rows.items() if isinstance(row, NodeInfo)}
+
+
+def active_nodes(node: SimNode | None) -> set[str]:
+    return {name for name, row in recorded_nodes(node).items() if row.state is NodeState.ACTIVE}
 
 
 def held_blobs(node: SimNode | None) -> dict[str, Blob]:

@@ -27,8 +27,11 @@ _REFUSALS: Final = {
 class Workload:
     """`operations` in all, by clients that come and go with their gateways."""
 
-    def __init__(self, world: World, operations: int, clients: int) -> None:
+    def __init__(
+        self, world: World, operations: int, clients: int, *, pause_s: float = 0.25
+    ) -> None:
         self.world = world
+        self.pause_s = pause_s  # of a client, between two operations
         self.history = world.history
         self.left = operations
         self.rng = random.Random(f"workload-{world.seed}")
@@ -84,7 +87,7 @@ class Workload:
         while self.left > 0:
             self.left -= 1
             await self.one(client, f"{gateway}.{number}")
-            await asyncio.sleep(self.rng.expovariate(1 / 0.25))
+            await asyncio.sleep(self.rng.expovariate(1 / self.pause_s))
 
     async def _reader(self, gateway: str) -> None:
         """Looks now and then: often the first to ask a leader that was paused."""

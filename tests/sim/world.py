@@ -49,10 +49,10 @@ class World:
         self.raft = sim_raft_config(self.rng.choice((300, 4000)))  # or one entry per Append
         voters, learners = self._shape()
         names = [f"n{number}" for number in range(1, voters + learners + 1)]
-        self.voters = names[:voters]
+        self.founders = names[:voters]
         self.machines = {name: self._machine() for name in [*names, "g1", "g2"]}
         self.nodes = {name: self._node(name, names) for name in names}
-        self.watch.nodes = self.nodes
+        self.watch.nodes = self.watch.members = self.nodes
         self.gateways: dict[str, Life] = {}
         self.clients: dict[str, Client] = {}
 
@@ -66,8 +66,12 @@ class World:
 
     def _node(self, name: str, names: Sequence[str]) -> SimNode:
         storage = Storage(name, random.Random(f"{name}-{self.seed}"), self.watch.on_append)
-        settings = sim_settings(name, names, self.voters, self.raft)
+        settings = sim_settings(name, names, self.founders, self.raft)
         return SimNode(settings, storage, self.loop, self.net, self.redis)
+
+    @property
+    def voters(self) -> list[str]:
+        return self.founders
 
     # --- the story -------------------------------------------------------------------------------
 
@@ -191,11 +195,11 @@ class World:
 
     def _crash_if_alive(self, life: Life) -> None:
         if life.is_alive:
-            self.crash(self.nodes[life.name])
+            self.crash(self.watch.nodes[life.name])
 
     def _crash_life(self, life: Life) -> None:
         """A crash that the chunk disk was armed with."""
-        self.crash(self.nodes[life.name], is_silent=True)
+        self.crash(self.watch.nodes[life.name], is_silent=True)
 
     def _end_life(self, life: Life, *, is_silent: bool) -> None:
         life.is_alive = False

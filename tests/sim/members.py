@@ -1,0 +1,287 @@
+"""The second scenario: members change, and whole disks are lost (seeds from FIRST_SEED on).
+
+Nodes join, are drained and removed, the leader too, die for good and are replaced, come again under
+their old name with their old disk or an empty one; a disk is lost under its node. All of it beside
+the faults of nemesis.py.
+
+Limits: what cannot be survived is not asked for. A disk is lost only while the voters that have a
+log are a majority without it, by every membership that a node may believe in, and while all the
+other copies of its blobs are good (`can_spare`). So at most one voter at a time comes back with
+nothing, and of the copies of a blob at most one is lost before it is made again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from astra.wire import Membership
+from node.raft.quorum import is_quorum, voters_of
+from tests.sim.disk import Storage
+from tests.sim.history import Violation
+from tests.sim.nemesis import GATEWAYS, Nemesis
+from tests.sim.node import SimNode, address_of, sim_settings
+from tests.sim.operator import Operator
+from tests.sim.scenario import CLIENTS_PER_GATEWAY, HEALING_S, Scenario, raise_violation
+from tests.sim.watch import (
+    active_nodes,
+    compare_tables,
+    has_log,
+    held_blobs,
+    newest_membership,
+    recorded_nodes,
+)
+from tests.sim.workload import Workload
+from tests.sim.world import World
+
+FIRST_SEED: Final = 1_000_000
+OPERATIONS: Final = 130
+CLIENT_PAUSE_S: Final = 1.0  # members need time to change
+FAULT_EVERY_S: Final = 0.7
+NOBODY_KNOWS_S: Final = 60.0  # node/seat.py: as long may a node wait whose voters are all gone
+SETTLING_S: Final = 90.0
+
+
+class MembersWorld(World):
+    """`nodes` are in service: members, or about to be. Others are gone: `watch.nodes` knows all."""
+
+    def __init__(self, seed: int, *, story: bool = False) -> None:
+        super().__init__(seed, story=story)
+        self.watch.nodes = self.everybody = dict(self.nodes)
+        self.machines["ops"] = self._machine()
+        self.operator = Operator(self)
+
+    def _shape(self) -> tuple[int, int]:
+        self.voters_max = self.rng.choice((3, 5))
+        return self.rng.choice(((3, 0), (3, 1), (3, 2)))
+
+    def _node(self, name: str, names: Sequence[str]) -> SimNode:
+        node = super()._node(name, names)
+        node.settings = replace(node.settings, voters_max=self.voters_max)
+        return node
+
+    @property
+    def voters(self) -> list[str]:
+        """As the node with the newest tables has it; only those in service."""
+        newest = max(self.nodes.values(), key=lambda each: each.storage.log.end())
+        group = newest_membership(newest.storage.log)
+        return [name for name in group.voters if name in self.nodes]
+
+    def memberships(self) -> list[Membership]:
+        """The newest that each node in service has, on its disk or in its memory."""
+        found = [newest_membership(node.storage.log) for node in self.nodes.values()]
+        found += [node.core.membership for node in self.nodes.values() if node.core is not None]
+        return [each for each in found if each.voters]
+
+    # --- who is in service -----------------------------------------------------------------------
+
+    def enlist(self, name: str) -> SimNode:
+        """A machine of this name, new or as it was left; not started."""
+        node = self.everybody.get(name)
+        if node is None:
+            self.machines[name] = self._machine()
+            node = self.everybody[name] = self._node(name, [*self.founders, name])
+        lost = self.watch.lost_files.setdefault(name, set())
+        lost -= node.storage.chunks.blobs.keys()
+        self.nodes[name] = node
+        return node
+
+    def retire(self, name: str) -> SimNode:
+        """Out of service: nobody counts on it, or on its disk, any more. It may still run."""
+        node = self.nodes.pop(name)
+        self.note(f"{name} is out of service")
+        self._lose_files(node)
+        return node
+
+    def boot(self, node: SimNode) -> None:
+        if node.life is None and not has_log(node.storage.log):
+            self._configure(node)
+        super().boot(node)
+
+    def _configure(self, node: SimNode) -> None:
+        """As an administrator does: some members that have a log, and itself."""
+        known = [
+            name
+            for name, each in self.nodes.items()
+            if each is not node and has_log(each.storage.log)
+        ]
+        if not known:
+            return  # a cluster that starts
+        count = self.rng.randrange(min(2, len(known)), len(known) + 1)
+        peers = [*self.rng.sample(known, count), node.name]
+        settings = sim_settings(node.name, peers, peers[:5], self.raft)
+        node.settings = replace(settings, voters_max=self.voters_max)
+
+    # --- disks -----------------------------------------------------------------------------------
+
+    def can_spare(self, name: str) -> bool:
+        """Whether everything can be had without this node's disk."""
+        return self._can_spare_log(name) and self._can_spare_chunks(name)
+
+    def _can_spare_log(self, name: str) -> bool:
+        """Whether the others that vote are a majority, whatever membership turns out to hold."""
+        left = {
+            each for each, node in self.nodes.items() if each != name and has_log(node.storage.log)
+        }
+        return all(is_quorum(group, left) for group in self.memberships())
+
+    def _can_spare_chunks(self, name: str) -> bool:
+        """Whether all the other copies of what is there are good, and no log may change that."""
+        newest = self.watch.newest()
+        if newest is None or newest.storage.tables.applied < self._last_index():
+            return False
+        for blob_id, blob in held_blobs(newest).items():
+            others = [each for each in blob.holders if each != name]
+            good = [each for each in self.watch.good_copies(blob_id, blob) if each != name]
+            if name in blob.holders and (not others or good != others):
+                return False
+        # Files that no table knows (yet) may have been counted on where they are lost since.
+        once = set[str]().union(*self.watch.lost_files.values())
+        elsewhere = [node.storage.chunks.blobs for each, node in self.nodes.items() if each != name]
+        return all(
+            any(blob_id in files for files in elsewhere)
+            for blob_id in self.everybody[name].storage.chunks.blobs.keys() & once
+        )
+
+    def _last_index(self) -> int:
+        """Of all entries that may be committed."""
+        ends = [node.storage.log.end()[1] for node in self.nodes.values()]
+        ends += [node.core.last_index for node in self.nodes.values() if node.core is not None]
+        return max(ends)
+
+    def lose_disk(self, node: SimNode, *, log: bool = True, chunks: bool = True) -> None:
+        """Database (log, tables, ledger), chunk files, or both are gone."""
+        self.crash(node, is_silent=self.rng.random() < 0.4)
+        what = "disk" if log and chunks else "database" if log else "chunks"
+        self.note(f"{node.name} loses its {what}")
+        old, number = node.storage, self.rng.randrange(1 << 30)
+        fresh = Storage(node.name, random.Random(f"{node.name}-{number}"), self.watch.on_append)
+        if chunks:
+            self._lose_files(node)
+        else:
+            fresh.chunks = old.chunks
+        if log:
+            self.watch.lost_logs.setdefault(node.name, []).append(old.log)
+        else:
+            fresh.log, fresh.tables, fresh.ledger = old.log, old.tables, old.ledger
+        node.storage = fresh
+
+    def _lose_files(self, node: SimNode) -> None:
+        chunks = node.storage.chunks
+        lost = self.watch.lost_files.setdefault(node.name, set())
+        lost |= chunks.blobs.keys() | chunks.quarantined.keys()
+
+
+class MembersNemesis(Nemesis):
+    def __init__(self, world: MembersWorld) -> None:
+        self.members_world = world
+        super().__init__(world)
+
+    def further_actions(self) -> list[tuple[Callable[[], None], int]]:
+        return [(self.lose_disk, 4)]
+
+    def lose_disk(self) -> None:
+        world = self.members_world
+        node = self._some_node()
+        log, chunks = self.rng.choice(((True, True), (True, True), (True, False), (False, True)))
+        may_lose_log = world._can_spare_log(node.name) and not world.operator.is_removing
+        may_lose_chunks = world._can_spare_chunks(node.name)
+        if (may_lose_log or not log) and (may_lose_chunks or not chunks):
+            world.lose_disk(node, log=log, chunks=chunks)
+
+
+class MembersScenario(Scenario):
+    def __init__(self, world: MembersWorld) -> None:
+        super().__init__(world, MembersNemesis(world))
+        self.members_world = world
+        self.fault_every_s = FAULT_EVERY_S
+        self.workload = Workload(world, OPERATIONS, CLIENTS_PER_GATEWAY, pause_s=CLIENT_PAUSE_S)
+
+    def begin(self) -> None:
+        super().begin()
+        self.members_world.operator.start()
+
+    def live_on(self) -> None:
+        """As in any seed; the administrator was interrupted in the middle of something."""
+        self.members_world.operator.interrupt()
+        for name in GATEWAYS:  # they are told where the nodes are by now
+            self.world.crash_gateway(name)
+        super().live_on()
+
+    def choose_core(self) -> list[str]:
+        core: list[str] = []
+        self._complete(core)
+        return core
+
+    def _complete(self, core: list[str]) -> None:
+        """Voters that are a majority by every membership that one of them believes in."""
+        world, rng = self.members_world, self.nemesis.rng
+        order = [name for name, node in world.nodes.items() if has_log(node.storage.log)]
+        rng.shuffle(order)
+        while True:
+            nodes = [world.nodes[name] for name in core] or list(world.nodes.values())
+            groups = [newest_membership(node.storage.log) for node in nodes]
+            groups += [node.core.membership for node in nodes if node.core is not None]
+            lacking = [each for each in groups if each.voters and not is_quorum(each, set(core))]
+            if not lacking:
+                return
+            wanted = voters_of(lacking[0]) - set(core)
+            found = [name for name in order if name in wanted]
+            if not found:
+                raise Violation(f"no majority of {lacking[0]} can be had from {order}")
+            core.append(found[0])
+
+    def heal_all(self) -> None:
+        """All nodes in service, and no others, are members in the end."""
+        world = self.members_world
+        world.note("everything heals")
+        world.net.heal_all()
+        for node in world.everybody.values():
+            if node.name not in world.nodes and world.rng.random() < 0.5:
+                world.crash(node)
+        world.operator.settle()
+        self.require_whole()
+        world.watch.check_tables()
+        world.watch.check_referenced()
+
+    def require_whole(self) -> None:
+        world = self.members_world
+
+        def is_whole() -> bool:
+            for node in world.nodes.values():
+                world.boot(node)
+            return world.operator.is_settled and not self.what_is_wrong()
+
+        if not world.run(HEALING_S + NOBODY_KNOWS_S + SETTLING_S, is_whole):
+            raise_violation(world, f"not settled: {self.what_is_wrong()}", HEALING_S)
+
+    def what_is_wrong(self) -> str:
+        """With the members; "": nothing."""
+        world = self.members_world
+        newest, leader = world.watch.newest(), world.leader()
+        names = set(world.nodes)
+        if newest is None or leader is None or leader.core is None:
+            return "nobody leads, or nobody has everything"
+        indexes = {each.name: each.applied_index for each in world.nodes.values()}
+        if len(set(indexes.values())) > 1 or min(indexes.values()) < world.watch.applied_max:
+            return f"not level: {indexes}"
+        if recorded_nodes(newest).keys() != names or active_nodes(newest) != names:
+            return f"the members are {recorded_nodes(newest)}, in service are {names}"
+        voters = set(leader.core.membership.voters)
+        if not voters <= names or len(voters) != min(world.voters_max, len(names)):
+            return f"the voters are {voters}, in service are {names}"
+        return ""
+
+    def grow_old(self) -> None:
+        super().grow_old()
+        wrong = self.what_is_wrong()
+        if wrong:
+            raise_violation(self.world, f"at the end: {wrong}", 0.0)
+        nodes = list(self.members_world.nodes.values())
+        for node in nodes[1:]:
+            compare_tables(nodes[0], node)
+
+
+__all__ = ["FIRST_SEED", "MembersScenario", "MembersWorld", "address_of"]

@@ -1,0 +1,255 @@
+"""Who administers a simulated cluster: what `astra node add|drain|remove` does, one change at a
+time, patiently. A process of its own, which is never cut off; it is interrupted once, anywhere.
+
+It keeps to docs/members.md: starts what it has added, waits for a drain to end, stops what it has
+removed, and gives up with --force only what is dead for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from astra.cli.nodes import count_held
+from astra.errors import AstraError, Refused
+from astra.leader import LeaderClient
+from astra.model import NodeState
+from astra.net import Dialer
+from astra.wire import Accepted, AddMember, DrainMember, ListMembers, MemberList, RemoveMember
+from tests.sim.history import Violation
+from tests.sim.loop import Life
+from tests.sim.node import SECRET, SimNode, address_of
+from tests.sim.watch import held_blobs
+
+if TYPE_CHECKING:
+    from tests.sim.members import MembersWorld
+
+NODES_MIN: Final = 3  # or three copies cannot be had
+NODES_MAX: Final = 6
+PAUSE_S: Final = 1.0
+CHANGE_S: Final = 60.0  # as astra/cli/nodes.py
+DRAIN_PATIENCE_S: Final = 20.0
+LOOK_S: Final = 0.4
+
+
+class Operator:
+    def __init__(self, world: MembersWorld) -> None:
+        self.world = world
+        self.rng = random.Random(f"operator-{world.seed}")
+        self.is_removing = False
+        self.is_settled = False
+        self._life: Life | None = None
+        self._number = len(world.nodes)
+        self._leaving: set[str] = set()  # what becomes of them was left open
+        self._dead: set[str] = set()  # for good, and still a member
+
+    def start(self) -> None:
+        self._live(self._administer())
+
+    def interrupt(self) -> None:
+        """Whatever it was doing; what it has asked for may still be done."""
+        if self._life is not None:
+            self.world._end_life(self._life, is_silent=False)
+
+    def settle(self) -> None:
+        """Again, until what is in service is what the cluster consists of."""
+        self._live(self._settle())
+
+    def _live(self, work: object) -> None:
+        self._life = life = self.world._new_life("ops")
+        life.context.run(self.world.loop.create_task, self.world._watched(work))  # type: ignore[arg-type]  # a coroutine
+
+    # --- what it does ----------------------------------------------------------------------------
+
+    async def _administer(self) -> None:
+        while True:
+            await asyncio.sleep(self.rng.expovariate(1 / PAUSE_S))
+            try:
+                await self._change_something()
+            except Refused as error:
+                self.world.note(f"ops: refused: {error}")
+            except AstraError as error:
+                self.world.note(f"ops: no answer: {error}")
+            finally:
+                self.is_removing = False
+
+    async def _change_something(self) -> None:
+        count = len(self.world.nodes)
+        chance = self.rng.random()
+        if count >= NODES_MAX or (count > NODES_MIN and chance < 0.5):
+            if chance < 0.12:
+                await self._replace_dead()
+            else:
+                await self._take_away()
+        else:
+            await self._join()
+
+    async def _join(self) -> None:
+        world, name = self.world, self._new_name()
+        node = world.everybody.get(name)
+        if node is not None and self.rng.random() < 0.5:
+            world.lose_disk(node)
+        self._leaving.discard(name)
+        node = world.enlist(name)
+        if self.rng.random() < 0.3:
+            world.boot(node)
+        await self._add(name)
+        world.boot(node)
+
+    def _new_name(self) -> str:
+        """Of a machine that was here before, or of one that was not."""
+        gone = sorted(self.world.everybody.keys() - self.world.nodes.keys() - self._dead)
+        if gone and self.rng.random() < 0.5:
+            return self.rng.choice(gone)
+        self._number += 1
+        return f"n{self._number}"
+
+    async def _take_away(self) -> None:
+        """Drained and removed, or taken back in the middle of it."""
+        name = self._victim()
+        await self._drain(name)
+        if self.rng.random() < 0.2:
+            await asyncio.sleep(self.rng.uniform(0.0, 3.0))
+            await self._drain(name, undo=True)
+            return
+        if not await self._is_drained(name):
+            await self._drain(name, undo=True)
+            return
+        await self._remove(name)
+
+    def _victim(self) -> str:
+        leader = self.world.leader()
+        if leader is not None and self.rng.random() < 0.35:
+            return leader.name
+        return self.rng.choice(sorted(self.world.nodes))
+
+    async def _is_drained(self, name: str) -> bool:
+        """As the progress shows it, or False when that takes too long."""
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + DRAIN_PATIENCE_S
+        shown = -1
+        while loop.time() < end_s:
+            async with self._leader() as leader:
+                held = await count_held(leader, name)
+            if held.blobs != shown:
+                shown = held.blobs
+                self.world.note(f"ops: {name} still holds {shown} blobs")
+            if not shown:
+                return True
+            await asyncio.sleep(LOOK_S)
+        return False
+
+    async def _replace_dead(self) -> None:
+        """A node dies with its disk; another one takes its place."""
+        world = self.world
+        name = self._victim()
+        if not world.can_spare(name):
+            return
+        node = world.nodes[name]
+        world.lose_disk(node)
+        self._dead.add(name)
+        world.retire(name)
+        await self._remove(name, force=True)
+        if len(world.nodes) < NODES_MAX:
+            await self._join()
+
+    # --- questions -------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _leader(self, attempt_s: float = 3.0) -> AsyncIterator[LeaderClient]:
+        """As astra.cli.cluster.connected."""
+        dialer = Dialer(secret=SECRET, role="gateway", peer_id="astra-cli")
+        addresses = [address_of(name) for name in self.world.nodes]
+        try:
+            yield LeaderClient(dialer, addresses, timeout_s=CHANGE_S, attempt_timeout_s=attempt_s)
+        finally:
+            await dialer.close()
+
+    async def _add(self, name: str) -> None:
+        self.world.note(f"ops: add {name}")
+        async with self._leader() as leader:
+            await leader.ask(AddMember(node_id=name, address=address_of(name)), Accepted)
+        self.world.note(f"ops: {name} is a member")
+
+    async def _drain(self, name: str, *, undo: bool = False) -> None:
+        self.world.note(f"ops: {'undo the draining of' if undo else 'drain'} {name}")
+        async with self._leader() as leader:
+            await leader.ask(DrainMember(node_id=name, undo=undo), Accepted)
+
+    async def _remove(self, name: str, *, force: bool = False) -> None:
+        self.world.note(f"ops: remove {name}{' --force' if force else ''}")
+        self.is_removing = True
+        self._leaving.add(name)
+        async with self._leader(CHANGE_S) as leader:
+            await leader.ask(RemoveMember(node_id=name, force=force), Accepted)
+        self.world.note(f"ops: {name} is no member any more")
+        self._is_gone(name, is_forced=force)
+
+    def _is_gone(self, name: str, *, is_forced: bool) -> None:
+        world = self.world
+        self._leaving.discard(name)
+        self._dead.discard(name)
+        self.is_removing = False
+        if not is_forced:
+            self._check_emptied(name)
+        if name in world.nodes:
+            self._stop_soon(world.retire(name))
+
+    def _check_emptied(self, name: str) -> None:
+        """A node that was drained and removed is not needed any more."""
+        for blob_id, blob in held_blobs(self.world.watch.newest()).items():
+            if name in blob.holders:
+                raise Violation(f"{name} is removed, and {blob_id} still counts on it")
+
+    def _stop_soon(self, node: SimNode) -> None:
+        """Or not: a removed node disturbs nobody. Not when it has joined again meanwhile."""
+        world, life = self.world, node.life
+        chance = self.rng.random()
+        if life is None or chance < 0.3:
+            return
+
+        def stop() -> None:
+            if node.life is life and node.name not in world.nodes:
+                world.note(f"{node.name} is stopped")
+                node.ask_to_stop() if chance < 0.7 else world.crash(node)
+
+        world.loop.call_later(self.rng.uniform(0.0, 10.0), stop)
+
+    # --- the end of it ---------------------------------------------------------------------------
+
+    async def _settle(self) -> None:
+        """For ever: an earlier request may still take effect."""
+        while True:
+            try:
+                self.is_settled = not await self._settle_something()
+            except AstraError as error:
+                self.world.note(f"ops: not settled yet: {error}")
+            await asyncio.sleep(LOOK_S)
+
+    async def _settle_something(self) -> bool:
+        """Whether there was anything."""
+        world = self.world
+        async with self._leader() as leader:
+            found = await leader.ask(ListMembers(), MemberList)
+        members = {member.node.node_id: member.node for member in found.members}
+        for name in sorted(members.keys() - world.nodes.keys()):
+            await self._remove(name, force=True)
+            return True
+        for name in sorted(world.nodes.keys() - members.keys()):
+            if name in self._leaving:
+                self._is_gone(name, is_forced=False)
+            else:
+                await self._add(name)
+            return True
+        for name, node in sorted(members.items()):
+            if node.state is NodeState.DRAINING:
+                await self._drain(name, undo=True)
+                return True
+        if len(world.nodes) < NODES_MIN:
+            await self._join()
+            return True
+        self._leaving.clear()
+        return False
