@@ -24,13 +24,14 @@ class UpdateService:
         match request.command:
             case AddHolder(node_id=node_id):
                 self._check_nodes((node_id,))
-            case SetHolders(holders=holders):
-                self._check_nodes(holders)
+            case SetHolders(holders=holders, expected=before):
+                # One that was removed stays named until enough others have the blob.
+                self._check_nodes(holders, before)
             case _:
                 pass
         return await self._committer.commit(request)
 
-    def _check_nodes(self, node_ids: tuple[str, ...]) -> None:
-        unknown = set(node_ids) - set(self._cluster.node_ids())
+    def _check_nodes(self, node_ids: tuple[str, ...], before: tuple[str, ...] = ()) -> None:
+        unknown = set(node_ids) - set(self._cluster.node_ids()) - set(before)
         if unknown or len(set(node_ids)) != len(node_ids):
             raise Refused(RefusalCode.INVALID_ARGUMENT, "holders must be different, known nodes")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from astra.commands import Refusal
+from astra.commands import NewBlob, Refusal
 from astra.model import NodeInfo, NodeState
 from astra.wire import (
     Accepted,
@@ -204,6 +204,44 @@ async def test_blob_sent_to_a_node_that_was_removed_meanwhile_is_committed_witho
         others = [name for name in nodes.voters if name != leaving]
         for name in others:
             assert (await nodes.ask(CountHeld(node_id=name), HeldCount)).blobs == 1
+
+
+async def test_blob_of_which_a_removed_node_had_one_of_two_copies_is_copied_again(
+    tmp_path: Path,
+) -> None:
+    """As long as there are too few copies, the one that is gone stays named."""
+    nodes = LocalNodes(tmp_path, voters=4)
+    for name in nodes.settings:
+        nodes.change(name, repair_grace_s=0.5, repair_scan_interval_s=0.5)
+    async with nodes:
+        await nodes.all_know_each_other()
+        await nodes.make_bucket("bk")
+        request = PlaceBlobs(bucket="bk", epochs=NO_EPOCHS, size=1000)
+        place = (await nodes.ask(request, Placed)).placements[0]
+        leader = await nodes.leader()
+        assert leader is not None
+        held = [ref.node_id for ref in place.holders]
+        dead = next(name for name in held if name != leader)
+        alive = next(name for name in held if name != dead)
+        await nodes.stop(dead)
+        for ref in place.holders:
+            if ref.node_id == alive:
+                await nodes.write_blob(ref.address, place.blob_id, b"y" * 1000)
+        blob = NewBlob(blob_id=place.blob_id, size=1000, holders=(dead, alive))
+        assert not isinstance(await nodes.commit(put_of("bk", b"k", blob)), Refusal)
+        await nodes.ask(RemoveMember(node_id=dead, force=True), Accepted)
+
+        async def holders() -> set[str]:
+            counts = {
+                name: (await nodes.ask(CountHeld(node_id=name), HeldCount)).blobs
+                for name in nodes.voters
+            }
+            return {name for name, count in counts.items() if count}
+
+        async def is_whole() -> bool:
+            return await holders() == set(nodes.voters) - {dead}
+
+        await wait_until_async(is_whole, JOIN_SECONDS, "the blob is on the three that are left")
 
 
 async def test_added_node_is_recorded_before_it_runs(tmp_path: Path) -> None:
