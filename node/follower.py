@@ -124,7 +124,11 @@ class LogFollower:
             self._wake.set()
 
     async def run(self, interval_s: float) -> None:
-        """Until `finish`: applies what is pushed, and looks for itself every `interval_s`."""
+        """Until `finish`: applies what is pushed, and looks for itself every `interval_s`. May be
+        run again later."""
+        self._is_finished = False
+        self.commit_index = self._applier.applied_index
+        self.membership, self._membership_index = None, 0
         while not self._is_finished:
             try:
                 if await self._was_pushed(interval_s):

@@ -135,6 +135,7 @@ class NodeProcess:
             cluster=parts.cluster,
             consensus=self.consensus,
             dialer=parts.dialer,
+            on_outside=self.consensus.leave,
         )
         self._give_way = GiveWay(seat=self.consensus, store=parts.store, cluster=parts.cluster)
         parts.cluster.in_log = frozenset(settings.voters)
@@ -157,7 +158,7 @@ class NodeProcess:
     def _make_seat(self) -> Seat:
         settings = self._settings
         return Seat(
-            driver=self._make_driver(),
+            make_driver=self._make_driver,
             follower=self._make_follower(),
             storage=self._parts.raft_storage,
             store=self._parts.store,
@@ -296,12 +297,12 @@ class NodeProcess:
         )
 
     def _make_snapshot_source(self) -> SnapshotSource:
-        driver = self.consensus.raft
+        seat = self.consensus
         return SnapshotSource(
             store=self._parts.store,
             applier=self.applier,
-            mark_at=driver.mark_at,
-            level_with=driver.level_with,
+            mark_at=lambda index: seat.raft.mark_at(index),
+            level_with=lambda index: seat.raft.level_with(index),
         )
 
     # --- life ---

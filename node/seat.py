@@ -10,6 +10,10 @@ voter says that it has no log either: a voter that is silent may hold what this 
 and new nodes with careless settings must not elect a leader among themselves, beside the cluster
 that they were meant to join. So a new cluster starts when all its voters are up.
 
+A node that was removed sees nothing of that, and may be a member again that the group does not
+want, because enough others vote. When the leader says so (`leave`), it moves out: what its log
+has promised is given up, as with a lost disk, and it follows beside.
+
 A log may be older than what this node has promised: an old disk was put back. So the others are
 asked first (recall.py), and a node whose disk is doubted sits beside, too.
 
@@ -37,7 +41,7 @@ from node.follower import LogFollower
 from node.raft.driver import RaftDriver
 from node.raft.storage import RaftStorage
 from node.raft.types import RaftState, SnapshotMark
-from node.recall import Recall
+from node.recall import Recall, newest_membership
 from node.sightings import OLD_DISK, OLD_DISK_TODO
 
 _NOBODY: Final = Membership(voters=())
@@ -54,7 +58,7 @@ class Seat:
     def __init__(
         self,
         *,
-        driver: RaftDriver,
+        make_driver: Callable[[], RaftDriver],
         follower: LogFollower,
         storage: RaftStorage,
         store: MetadataStore,
@@ -63,13 +67,14 @@ class Seat:
         cluster_exists: Callable[[], Awaitable[bool | None]],
         recall: Recall,
     ) -> None:
-        """`bootstrap`: the membership of a cluster that starts, None when this node is not in
-        it. `cluster_exists` asks the other nodes whether one has a log: None when that cannot
-        be known yet, because a voter does not answer."""
+        """`make_driver`: for each time in the group. `bootstrap`: the membership of a cluster that
+        starts, None when this node is not in it. `cluster_exists` asks the other nodes whether one
+        has a log: None when that cannot be known yet, because a voter does not answer."""
         self._recall = recall
         self._stored: RaftState | None = None  # a log of which is not known yet whether it is old
         self._stored_term = 0
-        self.raft = driver
+        self._make_driver = make_driver
+        self.raft = make_driver()
         self._follower = follower
         self._storage = storage
         self._store = store
@@ -78,7 +83,7 @@ class Seat:
         self._cluster_exists = cluster_exists
         self._in_use: RaftDriver | LogFollower = follower
         self._invited = asyncio.Event()
-        self.moved_in = asyncio.Event()
+        self._outside = asyncio.Event()
 
     @property
     def driver(self) -> RaftDriver | None:
@@ -92,22 +97,29 @@ class Seat:
         better. Raises DamagedLog."""
         await self._storage.initialize(_NOBODY)
         state = await self.raft.load(applied)
-        if _is_blank(state):
-            return
+        if not newest_membership(state).voters:
+            return  # never was part of any group, or moved out
         self._stored, self._stored_term = state, state.hard_state.term
         if not self._recall.others(state):
             await self._return(state)
 
     async def run(self, interval_s: float) -> None:
-        """Goes on where this node was; or starts a cluster together with the other voters; or
-        follows the log until the leader wants this node in the group. The node must be answering
-        by now: the others ask, too."""
+        """For ever. Goes on where this node was; or starts a cluster together with the other
+        voters; or follows the log until the leader wants this node in the group. The node must be
+        answering by now: the others ask, too."""
         if self._stored is not None:
             await self._return(self._stored)
         elif self.driver is None:
             await self._start_cluster()
-        if self.driver is not None:
-            return
+        while True:
+            if self.driver is None:
+                await self._follow(interval_s)
+            self._outside.clear()
+            await self._outside.wait()
+            await self._move_out()
+
+    async def _follow(self, interval_s: float) -> None:
+        """Beside the group, until this node is in it."""
         _log.info("following the log until the leader takes this node into the group")
         following = asyncio.create_task(self._follower.run(interval_s))
         invited = asyncio.create_task(self._until_wanted())
@@ -129,17 +141,21 @@ class Seat:
         """Waits until it is known whether the disk may be trusted; moves in when it may."""
         doubt = await self._doubt(state)
         self._stored = None
-        if doubt:
+        if self._outside.is_set():
+            await self._give_up_log()
+        elif doubt:
             _log.error(OLD_DISK, why=doubt, todo=OLD_DISK_TODO)
         else:
             self._move_in(self._applier.applied_index, state)
 
     async def _doubt(self, state: RaftState) -> str:
-        """Why the disk cannot be trusted; "": it can."""
+        """Why the disk cannot be trusted; "": it can, or nobody counts on it any more."""
         loop = asyncio.get_running_loop()
         began_s, is_told = loop.time(), False
         while True:
             verdict = await self._recall.look(state)
+            if self._outside.is_set():
+                return ""
             if verdict.is_known:
                 return verdict.doubt
             if not is_told:
@@ -195,9 +211,28 @@ class Seat:
     def _move_in(self, applied: int, state: RaftState) -> None:
         self.raft.begin(applied, state)
         self._in_use = self.raft
-        self.moved_in.set()
+
+    async def _move_out(self) -> None:
+        """What this node has acknowledged or voted for is given up: it moves in again as one that
+        comes back without a disk does."""
+        self._in_use = self._follower
+        self._invited.clear()
+        await self.raft.leave()
+        await self._give_up_log()
+        self.raft = self._make_driver()
+
+    async def _give_up_log(self) -> None:
+        """Durable: this log belongs to no group. Term and vote stay."""
+        _log.warning("this node is a member, but not in the Raft group any more")
+        await self._store.flush()
+        index, term = self._applier.applied_index, self._applier.applied_term
+        await self._storage.install(SnapshotMark(index=index, term=term, membership=_NOBODY))
 
     # --- what arrives ---
+
+    def leave(self) -> None:
+        """The leader says that this node is no part of the group. Never blocks."""
+        self._outside.set()
 
     def on_raft(self, message: RaftMessage) -> None:
         """Never blocks. Beside the group the first one of a leader is an invitation; it sends
@@ -243,14 +278,6 @@ class Seat:
     @property
     def commit_index(self) -> int:
         return self._in_use.commit_index
-
-
-def _is_blank(state: RaftState) -> bool:
-    """Never was part of any group."""
-    return (
-        state.mark.index == state.last_index == state.hard_state.term == 0
-        and not state.mark.membership.voters
-    )
 
 
 async def any_has_log(asking: Mapping[str, Awaitable[bool]], voters: Set[str]) -> bool | None:

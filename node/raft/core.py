@@ -294,8 +294,13 @@ class RaftCore(CoreView):
 
     # --- elections -------------------------------------------------------------------------
 
+    @property
+    def is_installing(self) -> bool:
+        """A snapshot that a leader offered is on its way into the tables."""
+        return self._installing is not None
+
     def _may_campaign(self) -> bool:
-        return self._installing is None and self._node.node_id in voters_of(self._log.membership)
+        return not self.is_installing and self._node.node_id in voters_of(self._log.membership)
 
     def _draw_election_timeout(self) -> None:
         config = self._config

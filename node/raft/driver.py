@@ -95,7 +95,6 @@ class RaftDriver(DriverView):
         self._timer: asyncio.TimerHandle | None = None
         self._is_scheduled = False
         self._tick_is_due = False
-        self._accepts = False
         self._inbox: deque[RaftMessage] = deque()
         self._proposals: deque[tuple[bytes | Membership, Result]] = deque()
         self._waiting = ProposalWaiters()
@@ -164,6 +163,18 @@ class RaftDriver(DriverView):
         if self._main is not None:
             self._main.cancel()
             await asyncio.wait([self._main])
+
+    async def leave(self) -> None:
+        """Ends in a process that goes on, with nothing half done. Gets no messages any more."""
+        self._accepts = False
+        await self._watchers.until(lambda: not self._has_work() or self._is_dead)
+        await self.stop(0.0)
+
+    def _has_work(self) -> bool:
+        is_installing = self._core is not None and self._core.is_installing
+        return (
+            bool(self._inbox or self._is_writing or self._writes or self._to_apply) or is_installing
+        )
 
     def _is_drained(self) -> bool:
         return not self._proposals and not len(self._waiting)
@@ -476,21 +487,8 @@ class RaftDriver(DriverView):
         await self._storage.compact(mark)
         core.compacted(mark)
 
-    def mark_at(self, index: int) -> SnapshotMark:
-        """The mark for an applied index, to be sent as SnapshotHead with an export. Raises
-        Unavailable when the log has been compacted past it."""
-        core = self._running()
-        if index < core.first_index - 1:
-            raise Unavailable(f"the log before {core.first_index} is compacted")
-        return core.mark_at(index)
-
     async def read_entries(self, lo: int, hi: int, bytes_max: int) -> tuple[Entry, ...]:
         """Committed entries for learners that fetch gaps; empty: compacted (take a snapshot), or
         not committed yet."""
         hi = min(hi, self._running().commit_index)
         return await self._storage.read_entries(lo, hi, bytes_max) if lo <= hi else ()
-
-    def _running(self) -> RaftCore:
-        if self._core is None or not self._accepts:
-            raise Unavailable("this node is starting or stopping")
-        return self._core

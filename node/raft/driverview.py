@@ -9,7 +9,7 @@ from astra.errors import Unavailable
 from astra.wire import Membership
 from node.raft.core import RaftCore
 from node.raft.slowness import RecentTimes
-from node.raft.types import RaftStatus, Role
+from node.raft.types import RaftStatus, Role, SnapshotMark
 
 
 class DriverView:
@@ -17,6 +17,7 @@ class DriverView:
 
     def __init__(self) -> None:
         self._core: RaftCore | None = None
+        self._accepts = False
         self._is_dead = False
         self.durable_term = 0  # never lower after a restart
         self.write_ms = RecentTimes()  # of the own log: one durable transaction each
@@ -53,3 +54,16 @@ class DriverView:
     @property
     def applied_index(self) -> int:
         return self._core.applied_index if self._core is not None else 0
+
+    def mark_at(self, index: int) -> SnapshotMark:
+        """The mark for an applied index, to be sent as SnapshotHead with an export. Raises
+        Unavailable when the log has been compacted past it."""
+        core = self._running()
+        if index < core.first_index - 1:
+            raise Unavailable(f"the log before {core.first_index} is compacted")
+        return core.mark_at(index)
+
+    def _running(self) -> RaftCore:
+        if self._core is None or not self._accepts:
+            raise Unavailable("this node is starting or stopping")
+        return self._core

@@ -3,13 +3,14 @@
 A node that was taken out of the Raft group gets no entries any more, so it never sees its own
 removal. When it hears no leader for a while, it asks who the members are; the leader's answer is
 as good as the table. It then says so in log and status. PreVote, and the CheckQuorum of the others,
-keep it from disturbing anybody.
+keep it from disturbing anybody. It goes on asking: it may be added again, and the group may not
+want it then; `on_outside` is told, so that it follows beside the group.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from astra.errors import AstraError, Fatal
@@ -33,12 +34,20 @@ _log = get_logger("roster")
 
 class Roster:
     def __init__(
-        self, *, store: MetadataStore, cluster: ClusterMap, consensus: Consensus, dialer: Dialer
+        self,
+        *,
+        store: MetadataStore,
+        cluster: ClusterMap,
+        consensus: Consensus,
+        dialer: Dialer,
+        on_outside: Callable[[], None],
     ) -> None:
+        """`on_outside`: the leader counts this node as a member outside of the Raft group."""
         self._store = store
         self._cluster = cluster
         self._consensus = consensus
         self._dialer = dialer
+        self._on_outside = on_outside
         self._changed = asyncio.Event()
         self._looks_without_leader = 0
 
@@ -90,16 +99,20 @@ class Roster:
         return True
 
     def _is_forsaken(self) -> bool:
-        if self._consensus.leader is not None or self._cluster.is_removed:
+        if self._consensus.leader is not None:
             self._looks_without_leader = 0
             return False
         self._looks_without_leader += 1
         return self._looks_without_leader % _LOOKS_WITHOUT_LEADER == 0
 
     async def ask_others(self) -> None:
-        """Learns from the leader, if there is one, whether this node is still a member."""
-        others = [node for node in self._cluster.node_ids() if node != self._cluster.node_id]
-        addresses = [ref.address for ref in self._cluster.refs(others)]
+        """Learns from the leader, if there is one, whether this node is still a member, and of the
+        group. Who moved or joined while it was away may be known to the settings only."""
+        own_id = self._cluster.node_id
+        others = [node for node in self._cluster.node_ids() if node != own_id]
+        known = [ref.address for ref in self._cluster.refs(others)]
+        seeds = [address for node, address in self._cluster.seeds.items() if node != own_id]
+        addresses = list(dict.fromkeys((*known, *seeds)))
         if not addresses:
             return
         client = LeaderClient(
@@ -110,3 +123,6 @@ class Roster:
         except AstraError:
             return  # nobody leads: an election is under way, or the others are away too
         self._set([member.node for member in answer.members])
+        parts = {member.node.node_id: member.part for member in answer.members}
+        if parts.get(own_id) == "follower" and self._consensus.leader is None:
+            self._on_outside()

@@ -206,6 +206,41 @@ async def test_blob_sent_to_a_node_that_was_removed_meanwhile_is_committed_witho
             assert (await nodes.ask(CountHeld(node_id=name), HeldCount)).blobs == 1
 
 
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_removed_node_that_is_added_to_a_full_group_follows_beside_it(
+    tmp_path: Path, is_restarted: bool
+) -> None:
+    """Its log says that it belongs to the group, and nobody sends it anything."""
+    nodes = LocalNodes(tmp_path, voters=3, learners=1)
+    for name in nodes.settings:
+        nodes.change(name, voters_max=3)
+    async with nodes:
+        await nodes.make_bucket("bk")
+        again = await some_follower(nodes)
+        await nodes.ask(RemoveMember(node_id=again, force=True), Accepted)
+        await until_votes(nodes, "n4")
+        await nodes.put_inline("bk", b"k", b"x")
+        if is_restarted:
+            await nodes.stop(again)
+        await nodes.ask(AddMember(node_id=again, address=nodes.addresses[again]), Accepted)
+        if is_restarted:
+            await nodes.start(again)
+
+        async def follows() -> bool:
+            leader = await status_of_leader(nodes)
+            status = await nodes.status(again)
+            return status is not None and status.applied_index >= leader.commit_index
+
+        await wait_until_async(follows, JOIN_SECONDS, "it follows the log")
+        assert (await members_of(nodes))[again][1] == "follower"
+        # It is wanted again when another one goes.
+        leader = await nodes.leader()
+        other = next(name for name in nodes.settings if name not in (again, leader))
+        await nodes.ask(RemoveMember(node_id=other, force=True), Accepted)
+        await until_votes(nodes, again)
+        await nodes.put_inline("bk", b"after", b"x")
+
+
 async def test_blob_of_which_a_removed_node_had_one_of_two_copies_is_copied_again(
     tmp_path: Path,
 ) -> None:
