@@ -21,8 +21,11 @@ from msgspec.structs import replace
 
 from astra.model import NodeInfo, NodeState
 from astra.wire import Membership, NodeReport
+from node.raft.progress import PeerState
 from node.raft.quorum import majority, members_of
+from node.raft.types import PeerStatus
 
+ANSWERING_MS: Final = 2000  # a voter that is not heard for longer is not counted on
 CAUGHT_UP_ENTRIES: Final = 1000  # a learner that lacks no more is promoted: a fraction of a second
 
 
@@ -143,7 +146,24 @@ def without(membership: Membership, node_id: str) -> Membership:
     )
 
 
+def answering(
+    node_id: str, live: frozenset[str], peers: Mapping[str, PeerStatus]
+) -> frozenset[str]:
+    """The leader `node_id`, and who has what it sends and says so. To be live is not enough: a
+    voter that came back with an empty disk, or a doubted one, reports and does not vote."""
+    return frozenset(
+        each
+        for each in live
+        if each == node_id
+        or (
+            each in peers
+            and peers[each].state == PeerState.REPLICATE.value
+            and peers[each].active_ms_ago <= ANSWERING_MS
+        )
+    )
+
+
 def keeps_majority(membership: Membership, live: frozenset[str]) -> bool:
-    """Whether this membership could commit anything with the nodes that are live."""
+    """Whether this membership could commit anything with the nodes that answer."""
     voters = membership.voters
     return bool(voters) and sum(voter in live for voter in voters) >= majority(len(voters))

@@ -47,6 +47,7 @@ from node.services.memberplan import (
     Record,
     Situation,
     Step,
+    answering,
     keeps_majority,
     next_step,
     record_seed,
@@ -172,8 +173,9 @@ class MemberService:
             return
         remaining = without(membership, node_id)
         live = frozenset(report.node_id for report in self._cluster.live_reports())
+        live = answering(self._cluster.node_id, live, driver.status().peers)
         if not keeps_majority(remaining, live):
-            raise _refusal(f"without {node_id} no majority of the voters would be live")
+            raise _refusal(f"without {node_id} no majority of the voters would answer")
         if node_id == self._cluster.node_id:
             await driver.transfer(self._heir(driver, remaining.voters, live))
             raise NotLeader(driver.leader)

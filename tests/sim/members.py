@@ -52,6 +52,7 @@ class MembersWorld(World):
         self.watch.nodes = self.everybody = dict(self.nodes)
         self.machines["ops"] = self._machine()
         self.operator = Operator(self)
+        self.lost_log_s = -1e9  # when a log was lost the last time
 
     def _shape(self) -> tuple[int, int]:
         self.voters_max = self.rng.choice((3, 5))
@@ -164,6 +165,7 @@ class MembersWorld(World):
             fresh.chunks = old.chunks
         if log:
             self.watch.lost_logs.setdefault(node.name, []).append(old.log)
+            self.lost_log_s = self.loop.now_s
         else:
             fresh.log, fresh.tables, fresh.ledger = old.log, old.tables, old.ledger
         node.storage = fresh

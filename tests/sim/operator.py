@@ -33,6 +33,7 @@ PAUSE_S: Final = 1.0
 CHANGE_S: Final = 60.0  # as astra/cli/nodes.py
 DRAIN_PATIENCE_S: Final = 20.0
 LOOK_S: Final = 0.4
+STATUS_S: Final = 3.0  # so long after a disk was lost everybody knows: nobody is removed meanwhile
 
 
 class Operator:
@@ -182,6 +183,8 @@ class Operator:
     async def _remove(self, name: str, *, force: bool = False) -> None:
         self.world.note(f"ops: remove {name}{' --force' if force else ''}")
         self.is_removing = True
+        while self.world.lost_log_s > self.world.loop.now_s - STATUS_S:
+            await asyncio.sleep(LOOK_S)
         self._leaving.add(name)
         async with self._leader(CHANGE_S) as leader:
             await leader.ask(RemoveMember(node_id=name, force=force), Accepted)

@@ -6,12 +6,16 @@ from msgspec.structs import replace as put
 
 from astra.model import NodeInfo, NodeState
 from astra.wire import Membership, NodeReport
+from node.raft.progress import PeerState
+from node.raft.types import PeerStatus
 from node.services.memberplan import (
+    ANSWERING_MS,
     CAUGHT_UP_ENTRIES,
     Change,
     HandOver,
     Record,
     Situation,
+    answering,
     keeps_majority,
     next_step,
     promoted,
@@ -148,6 +152,23 @@ def test_promoted_and_without_change_one_node_only() -> None:
     assert promoted(membership, "b") == Membership(voters=("a", "b", "c"), learners=("d",))
     assert without(membership, "c") == Membership(voters=("a",), learners=("b", "d"))
     assert without(membership, "d") == Membership(voters=("a", "c"), learners=("b",))
+
+
+def test_answering_leaves_out_a_voter_that_came_back_with_an_empty_disk() -> None:
+    """It reports, and takes part in nothing."""
+
+    def peer(state: PeerState, active_ms_ago: int) -> PeerStatus:
+        return PeerStatus(match=9, next=10, state=state.value, active_ms_ago=active_ms_ago)
+
+    peers = {
+        "b": peer(PeerState.REPLICATE, 100),
+        "empty": peer(PeerState.REPLICATE, ANSWERING_MS + 1),
+        "new": peer(PeerState.PROBE, 0),
+        "far behind": peer(PeerState.SNAPSHOT, 0),
+        "silent": peer(PeerState.REPLICATE, 100),
+    }
+    live = frozenset(("a", "b", "empty", "new", "far behind", "follower"))
+    assert answering("a", live, peers) == {"a", "b"}
 
 
 def test_keeps_majority_counts_live_voters_only() -> None:
