@@ -17,8 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from msgspec.msgpack import decode
+
 from astra.wire import Membership
 from node.raft.quorum import is_quorum, voters_of
+from node.sightings import OWN_ROW, Known, OwnLife, judge, next_life
 from tests.sim.disk import Storage
 from tests.sim.history import Violation
 from tests.sim.nemesis import GATEWAYS, Nemesis
@@ -103,17 +106,32 @@ class MembersWorld(World):
 
     def _configure(self, node: SimNode) -> None:
         """As an administrator does: some members that have a log, and itself."""
-        known = [
-            name
-            for name, each in self.nodes.items()
-            if each is not node and has_log(each.storage.log)
-        ]
+        known = [name for name, each in self.nodes.items() if each is not node and self.votes(each)]
         if not known:
             return  # a cluster that starts
         count = self.rng.randrange(min(2, len(known)), len(known) + 1)
         peers = [*self.rng.sample(known, count), node.name]
         settings = sim_settings(node.name, peers, peers[:5], self.raft)
         node.settings = replace(settings, voters_max=self.voters_max)
+
+    def votes(self, node: SimNode) -> bool:
+        """Whether it does, or will do as soon as it runs: it has a log, and nobody doubts that."""
+        if node.core is not None:
+            return True
+        storage, name = node.storage, node.name
+        rows = storage.ledger.rows
+        own = decode(rows[OWN_ROW], type=OwnLife) if OWN_ROW in rows else OwnLife()
+        own = next_life(own, random.Random(0))
+        index, term = storage.log._last_index, storage.log._hard_state.term
+        seen = [
+            decode(each.storage.ledger.rows[name], type=Known).sighting()
+            for each in self.nodes.values()
+            if name in each.storage.ledger.rows
+        ]
+        is_doubted = own.doubt or any(
+            judge(own, last_index=index, term=term, seen=each) for each in seen
+        )
+        return has_log(storage.log) and not is_doubted
 
     # --- disks -----------------------------------------------------------------------------------
 
@@ -123,9 +141,7 @@ class MembersWorld(World):
 
     def _can_spare_log(self, name: str) -> bool:
         """Whether the others that vote are a majority, whatever membership turns out to hold."""
-        left = {
-            each for each, node in self.nodes.items() if each != name and has_log(node.storage.log)
-        }
+        left = {each for each, node in self.nodes.items() if each != name and self.votes(node)}
         return all(is_quorum(group, left) for group in self.memberships())
 
     def _can_spare_chunks(self, name: str) -> bool:
@@ -217,10 +233,21 @@ class MembersScenario(Scenario):
         self._complete(core)
         return core
 
+    def keep_core(self) -> None:
+        """A change that was under way may ask for one node more."""
+        before = len(self.core)
+        self._complete(self.core)
+        for name in self.core[before:]:
+            self.world.note(f"{name} has to be there, too")
+            for other in (*self.core, *GATEWAYS):
+                self.world.net.heal(name, other)
+                self.world.net.heal(other, name)
+        super().keep_core()
+
     def _complete(self, core: list[str]) -> None:
         """Voters that are a majority by every membership that one of them believes in."""
         world, rng = self.members_world, self.nemesis.rng
-        order = [name for name, node in world.nodes.items() if has_log(node.storage.log)]
+        order = [name for name, node in world.nodes.items() if world.votes(node)]
         rng.shuffle(order)
         while True:
             nodes = [world.nodes[name] for name in core] or list(world.nodes.values())

@@ -79,12 +79,15 @@ class Scenario:
         world.spawn("g1", self.probe(done))
 
         def is_done() -> bool:
-            for name in self.core:
-                if world.nodes[name].life is None:  # one may just have been stopping
-                    world.boot(world.nodes[name])
+            self.keep_core()
             return bool(done)
 
         self.require(is_done, LIVENESS_S, f"the core {self.core} makes progress")
+
+    def keep_core(self) -> None:
+        for name in self.core:
+            if self.world.nodes[name].life is None:  # one may just have been stopping
+                self.world.boot(self.world.nodes[name])
 
     def choose_core(self) -> list[str]:
         voters = self.world.voters
