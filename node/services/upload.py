@@ -58,10 +58,20 @@ class UploadService:
 
     def _place_one(self, size: int, now_ms: int) -> Placement:
         blob_id = f"{now_ms:012x}{self._rng.randbytes(10).hex()}"
-        holders = place_blob(self._cluster.placeable_reports(), self._cluster.node_id, size)
+        holders = self._choose_holders(size)
         if not holders:
             raise Unavailable("no node has room for the blob")
         return Placement(blob_id=blob_id, holders=self._cluster.refs(holders))
+
+    def _choose_holders(self, size: int) -> tuple[str, ...]:
+        """Draining nodes only where a write would have to be refused without them: what they get
+        moves off them again when the others are back."""
+        own_id, staying = self._cluster.node_id, self._cluster.placeable_reports()
+        holders = place_blob(staying, own_id, size)
+        if len(holders) >= WRITE_QUORUM:
+            return holders
+        leaving = [each for each in self._cluster.live_reports() if each not in staying]
+        return holders + place_blob(leaving, own_id, size, count=WRITE_QUORUM - len(holders))
 
     async def commit(self, request: Commit) -> Committed:
         """PutObject, PutPart and the other upload commands; see Committer.commit."""

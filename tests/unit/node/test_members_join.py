@@ -279,6 +279,34 @@ async def test_blob_of_which_a_removed_node_had_one_of_two_copies_is_copied_agai
         await wait_until_async(is_whole, JOIN_SECONDS, "the blob is on the three that are left")
 
 
+async def test_draining_node_takes_blobs_when_there_is_no_other_for_the_second_copy(
+    tmp_path: Path,
+) -> None:
+    nodes = LocalNodes(tmp_path)
+    async with nodes:
+        await nodes.all_know_each_other()
+        await nodes.make_bucket("bk")
+        leader = await nodes.leader()
+        draining, dead = (name for name in nodes.voters if name != leader)
+        await nodes.ask(DrainMember(node_id=draining), Accepted)
+        await nodes.stop(dead)
+        found: list[Placed] = []
+
+        async def placed() -> set[str]:
+            request = PlaceBlobs(bucket="bk", epochs=NO_EPOCHS, size=1000)
+            found[:] = [await nodes.ask(request, Placed)]
+            return {ref.node_id for ref in found[0].placements[0].holders}
+
+        async def is_without_the_dead() -> bool:
+            return dead not in await placed()
+
+        await wait_until_async(is_without_the_dead, JOIN_SECONDS, "the dead node is left out")
+        assert await placed() == {leader, draining}
+        assert found[0].quorum == 2
+        blob = await nodes.write_all(found[0].placements[0], b"y" * 1000)
+        assert not isinstance(await nodes.commit(put_of("bk", b"k", blob)), Refusal)
+
+
 async def test_added_node_is_recorded_before_it_runs(tmp_path: Path) -> None:
     nodes = LocalNodes(tmp_path, voters=1)
     async with nodes:
