@@ -5,6 +5,9 @@ removal. When it hears no leader for a while, it asks who the members are; the l
 as good as the table. It then says so in log and status. PreVote, and the CheckQuorum of the others,
 keep it from disturbing anybody. It goes on asking: it may be added again, and the group may not
 want it then; `on_outside` is told, so that it follows beside the group.
+
+A leader that joined while this node was away is asked for, too: what it sends arrives, and without
+its address nothing can be answered.
 """
 
 from __future__ import annotations
@@ -99,7 +102,7 @@ class Roster:
         return True
 
     def _is_forsaken(self) -> bool:
-        if self._consensus.leader is not None:
+        if self._cluster.address_of(self._consensus.leader) is not None:
             self._looks_without_leader = 0
             return False
         self._looks_without_leader += 1

@@ -1,6 +1,7 @@
 """Whole nodes in this process: how one gets into a group that runs, and back into it."""
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from astra.commands import NewBlob, Refusal
+from astra.errors import AstraError
 from astra.model import NodeInfo, NodeState
 from astra.wire import (
     Accepted,
@@ -22,6 +24,7 @@ from astra.wire import (
     PlaceBlobs,
     Placed,
     RemoveMember,
+    TransferLeadership,
 )
 from node.raft.config import RaftConfig
 from tests.support.nodes import NO_EPOCHS, LocalNodes, put_of
@@ -204,6 +207,40 @@ async def test_blob_sent_to_a_node_that_was_removed_meanwhile_is_committed_witho
         others = [name for name in nodes.voters if name != leaving]
         for name in others:
             assert (await nodes.ask(CountHeld(node_id=name), HeldCount)).blobs == 1
+
+
+async def test_voter_that_was_away_finds_a_leader_that_joined_meanwhile(tmp_path: Path) -> None:
+    """It gets what that leader sends, and does not know where to send its answers."""
+    nodes = LocalNodes(tmp_path, voters=3, learners=1)
+    for name in nodes.settings:
+        nodes.change(name, voters_max=4, raft=QUICK, compact_interval_s=0.1)
+    for name in nodes.voters:
+        peers = {each: nodes.addresses[each] for each in nodes.voters}
+        nodes.change(name, peers=peers)
+    async with only(nodes, *nodes.voters):
+        await nodes.make_bucket("bk")
+        away = await some_follower(nodes)
+        await nodes.stop(away)
+        await nodes.ask(AddMember(node_id="n4", address=nodes.addresses["n4"]), Accepted)
+        await nodes.start("n4")
+        await until_votes(nodes, "n4")
+        for number in range(20):
+            await nodes.put_inline("bk", b"k%d" % number, b"x")
+
+        async def n4_leads() -> bool:
+            if await nodes.leader() != "n4":
+                with contextlib.suppress(AstraError):
+                    await nodes.ask(TransferLeadership(to="n4"), Accepted)
+            return await nodes.leader() == "n4"
+
+        await wait_until_async(n4_leads, JOIN_SECONDS, "the new node leads")
+        await nodes.start(away)
+
+        async def is_level() -> bool:
+            leader, status = await status_of_leader(nodes), await nodes.status(away)
+            return status is not None and status.applied_index >= leader.commit_index
+
+        await wait_until_async(is_level, JOIN_SECONDS, "it has everything again")
 
 
 @pytest.mark.parametrize("is_restarted", [False, True])
