@@ -33,6 +33,7 @@ from tests.sim.watch import (
     compare_tables,
     has_log,
     held_blobs,
+    newest_config,
     newest_membership,
     recorded_nodes,
 )
@@ -74,10 +75,13 @@ class MembersWorld(World):
         return [name for name in group.voters if name in self.nodes]
 
     def memberships(self) -> list[Membership]:
-        """The newest that each node in service has, on its disk or in its memory."""
-        found = [newest_membership(node.storage.log) for node in self.nodes.values()]
-        found += [node.core.membership for node in self.nodes.values() if node.core is not None]
-        return [each for each in found if each.voters]
+        """Those that may hold: the newest of each node in service, on its disk or in its memory,
+        without those after which another one was committed."""
+        nodes = self.nodes.values()
+        found = [newest_config(node.storage.log) for node in nodes]
+        found += [node.core._log._configs[-1] for node in nodes if node.core is not None]
+        known = max((at for at, _ in found if at <= self.watch.applied_max), default=0)
+        return [group for at, group in found if group.voters and at >= known]
 
     # --- who is in service -----------------------------------------------------------------------
 
@@ -115,10 +119,14 @@ class MembersWorld(World):
         node.settings = replace(settings, voters_max=self.voters_max)
 
     def votes(self, node: SimNode) -> bool:
-        """Whether it does, or will do as soon as it runs: it has a log, and nobody doubts that."""
+        """Whether it does, or will do as soon as it runs: it has a log, nobody doubts that, and
+        there are voters enough whom it will ask."""
         if node.core is not None:
             return True
         storage, name = node.storage, node.name
+        there = {each for each, other in self.nodes.items() if has_log(other.storage.log)}
+        if not is_quorum(newest_membership(storage.log), there):
+            return False
         rows = storage.ledger.rows
         own = decode(rows[OWN_ROW], type=OwnLife) if OWN_ROW in rows else OwnLife()
         own = next_life(own, random.Random(0))
@@ -131,7 +139,7 @@ class MembersWorld(World):
         is_doubted = own.doubt or any(
             judge(own, last_index=index, term=term, seen=each) for each in seen
         )
-        return has_log(storage.log) and not is_doubted
+        return not is_doubted
 
     # --- disks -----------------------------------------------------------------------------------
 
@@ -245,15 +253,16 @@ class MembersScenario(Scenario):
         super().keep_core()
 
     def _complete(self, core: list[str]) -> None:
-        """Voters that are a majority by every membership that one of them believes in."""
+        """Voters that are a majority by every membership that may hold."""
         world, rng = self.members_world, self.nemesis.rng
         order = [name for name, node in world.nodes.items() if world.votes(node)]
         rng.shuffle(order)
         while True:
-            nodes = [world.nodes[name] for name in core] or list(world.nodes.values())
-            groups = [newest_membership(node.storage.log) for node in nodes]
-            groups += [node.core.membership for node in nodes if node.core is not None]
-            lacking = [each for each in groups if each.voters and not is_quorum(each, set(core))]
+            groups = world.memberships()
+            for node in (world.nodes[name] for name in core):
+                if node.core is None:  # it asks those whom its log names
+                    groups.append(newest_membership(node.storage.log))
+            lacking = [each for each in groups if not is_quorum(each, set(core))]
             if not lacking:
                 return
             wanted = voters_of(lacking[0]) - set(core)

@@ -186,26 +186,26 @@ class Operator:
         while self.world.lost_log_s > self.world.loop.now_s - STATUS_S:
             await asyncio.sleep(LOOK_S)
         self._leaving.add(name)
+        named = set() if force else self._blobs_of(name)
         async with self._leader(CHANGE_S) as leader:
             await leader.ask(RemoveMember(node_id=name, force=force), Accepted)
         self.world.note(f"ops: {name} is no member any more")
-        self._is_gone(name, is_forced=force)
+        still = named & self._blobs_of(name)
+        if still:
+            raise Violation(f"{name} is removed, and {still} still count on it")
+        self._is_gone(name)
 
-    def _is_gone(self, name: str, *, is_forced: bool) -> None:
+    def _is_gone(self, name: str) -> None:
         world = self.world
         self._leaving.discard(name)
         self._dead.discard(name)
         self.is_removing = False
-        if not is_forced:
-            self._check_emptied(name)
         if name in world.nodes:
             self._stop_soon(world.retire(name))
 
-    def _check_emptied(self, name: str) -> None:
-        """A node that was drained and removed is not needed any more."""
-        for blob_id, blob in held_blobs(self.world.watch.newest()).items():
-            if name in blob.holders:
-                raise Violation(f"{name} is removed, and {blob_id} still counts on it")
+    def _blobs_of(self, name: str) -> set[str]:
+        blobs = held_blobs(self.world.watch.newest())
+        return {blob_id for blob_id, blob in blobs.items() if name in blob.holders}
 
     def _stop_soon(self, node: SimNode) -> None:
         """Or not: a removed node disturbs nobody. Not when it has joined again meanwhile."""
@@ -238,12 +238,9 @@ class Operator:
         async with self._leader() as leader:
             found = await leader.ask(ListMembers(), MemberList)
         members = {member.node.node_id: member.node for member in found.members}
-        for name in sorted(members.keys() - world.nodes.keys()):
-            await self._remove(name, force=True)
-            return True
         for name in sorted(world.nodes.keys() - members.keys()):
             if name in self._leaving:
-                self._is_gone(name, is_forced=False)
+                self._is_gone(name)
             else:
                 await self._add(name)
             return True
@@ -251,6 +248,9 @@ class Operator:
             if node.state is NodeState.DRAINING:
                 await self._drain(name, undo=True)
                 return True
+        for name in sorted(members.keys() - world.nodes.keys()):
+            await self._remove(name, force=True)
+            return True
         if len(world.nodes) < NODES_MIN:
             await self._join()
             return True

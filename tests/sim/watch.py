@@ -199,13 +199,20 @@ def has_log(log: MemoryLog) -> bool:
 
 def newest_membership(log: MemoryLog) -> Membership:
     """As this disk has it, committed or not."""
+    return newest_config(log)[1]
+
+
+def newest_config(log: MemoryLog) -> tuple[int, Membership]:
+    """The newest membership, and an index at which it was in force."""
     for index in range(log._last_index, 0, -1):
         row = log._rows.get(index)
         if row is None:
             break
         if row[0].kind is EntryKind.CONFIG:
-            return decode_membership(row[0].data)
-    return Membership(voters=()) if log._mark is None else log._mark.membership
+            return index, decode_membership(row[0].data)
+    return (
+        (0, Membership(voters=())) if log._mark is None else (log._mark.index, log._mark.membership)
+    )
 
 
 def memberships_since(core: RaftCore, index: int) -> Iterable[Membership]:
