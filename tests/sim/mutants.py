@@ -18,6 +18,7 @@ from gateway.blob_write import BlobUpload
 from node.applier import Applier
 from node.apply import apply_entries, blobs, requests
 from node.apply.state import Batch, Turn
+from node.process import NodeProcess
 from node.raft import leader as leadership
 from node.raft.core import RaftCore
 from node.raft.driver import RaftDriver
@@ -26,8 +27,10 @@ from node.raft.log import RaftLog
 from node.raft.quorum import agreed_value
 from node.raft.state import NodeState
 from node.raft.types import HardState, RaftState
-from node.services import garbage
+from node.seat import Seat
+from node.services import garbage, members
 from node.services.blobs import BlobService
+from node.services.members import MemberService
 from node.services.ports import Applied
 from node.services.querycache import QueryCache
 from node.services.reads import Reads
@@ -288,3 +291,51 @@ def copies_do_not_count() -> Patch:
         return None
 
     return blobs, "share", share
+
+
+# --- members and whole disks (tests/sim/members.py) --------------------------------------------
+
+
+@mutant
+def removed_node_keeps_its_vote() -> Patch:
+    """It goes from the table, and not from the Raft group."""
+    return members, "without", lambda membership, node_id: membership
+
+
+@mutant
+def empty_disk_votes_at_once() -> Patch:
+    """Nobody is asked whether there is a cluster already."""
+
+    async def cluster_exists(self: NodeProcess) -> bool:
+        return False
+
+    return NodeProcess, "_cluster_exists", cluster_exists
+
+
+@mutant
+def drain_ends_before_the_data_moved() -> Patch:
+    async def held_after(self: MemberService, node_id: str, after: str) -> tuple[list[int], str]:
+        return [], ""
+
+    return MemberService, "_held_after", held_after
+
+
+@mutant
+def moved_in_without_a_new_entry() -> Patch:
+    """A node without a log takes part as soon as a leader wants it, with whatever it has."""
+
+    async def until_wanted(self: Seat) -> None:
+        await self._invited.wait()
+
+    return Seat, "_until_wanted", until_wanted
+
+
+# Only the second scenario does what they need.
+OF_MEMBERS: Final = frozenset(
+    {
+        "removed_node_keeps_its_vote",
+        "empty_disk_votes_at_once",
+        "drain_ends_before_the_data_moved",
+        "moved_in_without_a_new_entry",
+    }
+)
