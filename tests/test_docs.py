@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.chaos.faults import BACKEND_FAULTS, FAULTS
-from tests.sim.nemesis import Nemesis
+from tests.sim.members import MembersNemesis
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
@@ -70,7 +70,7 @@ def holds(name: str) -> bool:
     if kind == "chaos":
         return fault in {each.__name__ for each in (*FAULTS, *BACKEND_FAULTS)}
     if kind == "sim":
-        return callable(getattr(Nemesis, fault, None))
+        return callable(getattr(MembersNemesis, fault, None))
     return "::" in name and is_there(name)
 
 
