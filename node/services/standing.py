@@ -1,7 +1,7 @@
 """How long each node has been silent: a short silence is no reason to copy its blobs.
 
-Rules: observed on every node all the time, so that a new leader knows it at once. A node that is
-not (yet, or any more) in the cluster is silent too. Event loop only; the time is given.
+Rules: observed on every node all the time, so that a new leader knows it at once. A node that is no
+member is not waited for: a person has given it up. Event loop only; the time is given.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class NodeWatch:
         if self._cluster.is_live(node_id):
             is_leaving = self._cluster.is_draining(node_id)
             return Standing.LEAVING if is_leaving else Standing.LIVE
+        if not self._cluster.is_member(node_id):
+            return Standing.GONE
         now = self._clock.monotonic_ms()
         since = self._silent_since.setdefault(node_id, now)
         return Standing.GONE if now - since >= self._grace_ms else Standing.LATE
