@@ -104,9 +104,15 @@ class MembersWorld(World):
         return node
 
     def boot(self, node: SimNode) -> None:
-        if node.life is None and not has_log(node.storage.log):
+        if node.life is None and self._knows_nobody(node):
             self._configure(node)
         super().boot(node)
+
+    def _knows_nobody(self, node: SimNode) -> bool:
+        """It has no log, or all the members that it knows are gone."""
+        known = recorded_nodes(node).keys() - {node.name}
+        has_rows = bool(known) and has_log(node.storage.log)
+        return not has_rows or not known & self.nodes.keys()
 
     def _configure(self, node: SimNode) -> None:
         """As an administrator does: some members that have a log, and itself."""
