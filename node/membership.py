@@ -9,7 +9,8 @@ Rules
 - Until NODES names this node (a cluster that starts, a node that joins) the seeds count as members.
 - Addresses: the newest report, else the newest change of NODES, else the seed. A restarted process
   believes its settings before its tables, because tables may be older than a move.
-- Reports of strangers are not believed.
+- Reports of strangers are not believed, but for their address: one that joined while this node was
+  away may lead, or need its vote, before the tables here know of it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from astra.ports import Clock
 from astra.wire import HolderRef, NodeReport
 from node.raft.types import PeerStatus
 
+STRANGERS_MAX: Final = 100
 _EAGER_REPORTS: Final = 10
 
 
@@ -41,6 +43,7 @@ class ClusterMap:
         self._reports: dict[str, tuple[NodeReport, int]] = {}
         self._nodes: dict[str, NodeInfo] = {}
         self._was_member = False
+        self._removed: set[str] = set()  # of the nodes that were known as members
         self.in_log: frozenset[str] = frozenset()  # who gets Raft messages; the others get notices
 
     # --- members ---
@@ -52,6 +55,7 @@ class ClusterMap:
         for node_id in before.keys() - self._nodes.keys() - {self.node_id}:
             self._addresses.pop(node_id, None)
             self._reports.pop(node_id, None)
+        self._removed = (self._removed | before.keys()) - self._nodes.keys()
         for node_id, node in self._nodes.items():
             known = before[node_id].address if node_id in before else self._addresses.get(node_id)
             is_news = known is None or (node_id in before and known != node.address)
@@ -105,6 +109,12 @@ class ClusterMap:
             self._reports[report.node_id] = (report, self._clock.monotonic_ms())
             if report.node_id != self.node_id and report.address:
                 self._addresses[report.node_id] = report.address
+        elif report.address and self._may_note_stranger(report.node_id):
+            self._addresses[report.node_id] = report.address
+
+    def _may_note_stranger(self, node_id: str) -> bool:
+        has_room = len(self._addresses) < len(self._nodes) + STRANGERS_MAX
+        return has_room and node_id not in self._removed
 
     def forget(self, node_id: str) -> None:
         """Counts as down until its next report (it just refused a connection)."""

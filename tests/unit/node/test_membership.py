@@ -4,7 +4,7 @@ import pytest
 
 from astra.model import NodeInfo, NodeState
 from astra.wire import NodeReport
-from node.membership import ClusterMap
+from node.membership import STRANGERS_MAX, ClusterMap
 
 
 class HandClock:
@@ -54,6 +54,21 @@ def test_report_of_a_stranger_is_not_believed(cluster_map: ClusterMap) -> None:
     cluster_map.note(report("n9"))
     assert cluster_map.node_ids() == ["n1", "n2"]
     assert cluster_map.live_reports() == []
+
+
+def test_stranger_can_be_answered(cluster_map: ClusterMap) -> None:
+    """It may be a voter already, by a log that is not applied here yet."""
+    cluster_map.note(report("n9", "h9:1"))
+    assert cluster_map.address_of("n9") == "h9:1"
+    assert not cluster_map.is_member("n9")
+    assert "n9" not in cluster_map.node_ids()
+
+
+def test_strangers_are_bounded(cluster_map: ClusterMap) -> None:
+    for number in range(STRANGERS_MAX + 5):
+        cluster_map.note(report(f"x{number}"))
+    assert cluster_map.address_of(f"x{STRANGERS_MAX - 3}") is not None
+    assert cluster_map.address_of(f"x{STRANGERS_MAX + 4}") is None
 
 
 def test_report_moves_a_peer_but_never_this_node(cluster_map: ClusterMap) -> None:
