@@ -130,8 +130,7 @@ class MembersWorld(World):
         if node.core is not None:
             return True
         storage, name = node.storage, node.name
-        there = {each for each, other in self.nodes.items() if has_log(other.storage.log)}
-        if not is_quorum(newest_membership(storage.log), there):
+        if not is_quorum(newest_membership(storage.log), self.nodes.keys()):
             return False
         rows = storage.ledger.rows
         own = decode(rows[OWN_ROW], type=OwnLife) if OWN_ROW in rows else OwnLife()
@@ -264,15 +263,18 @@ class MembersScenario(Scenario):
         order = [name for name, node in world.nodes.items() if world.votes(node)]
         rng.shuffle(order)
         while True:
-            groups = world.memberships()
-            for node in (world.nodes[name] for name in core):
-                if node.core is None:  # it asks those whom its log names
-                    groups.append(newest_membership(node.storage.log))
-            lacking = [each for each in groups if not is_quorum(each, set(core))]
+            voting = {name for name in core if name in order}
+            lacking = [each for each in world.memberships() if not is_quorum(each, voting)]
+            found = order
+            if not lacking:  # who starts asks those whom its log names; all of them answer
+                starting = [node for node in map(world.nodes.get, core) if node and not node.core]
+                asked = [newest_membership(node.storage.log) for node in starting]
+                lacking = [each for each in asked if each.voters and not is_quorum(each, {*core})]
+                found = list(world.nodes)
             if not lacking:
                 return
             wanted = voters_of(lacking[0]) - set(core)
-            found = [name for name in order if name in wanted]
+            found = [name for name in found if name in wanted]
             if not found:
                 raise Violation(f"no majority of {lacking[0]} can be had from {order}")
             core.append(found[0])
