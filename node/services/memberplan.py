@@ -13,7 +13,7 @@ Rules: pure. Each step is safe by itself and may fail or be repeated; the next l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -144,6 +144,18 @@ def without(membership: Membership, node_id: str) -> Membership:
         voters=tuple(each for each in membership.voters if each != node_id),
         learners=tuple(each for each in membership.learners if each != node_id),
     )
+
+
+def part_of(node_id: str, memberships: Sequence[Membership]) -> str:
+    """ "voter", "learner" or "follower", by the newest membership that knows the node. Give the
+    committed one as well as the newest: who is told to be a "follower" gives its log up
+    (seat.py), and must not while a removal may still be undone."""
+    for membership in memberships:
+        if node_id in membership.voters:
+            return "voter"
+        if node_id in membership.learners:
+            return "learner"
+    return "follower"
 
 
 def answering(

@@ -50,6 +50,7 @@ from node.services.memberplan import (
     answering,
     keeps_majority,
     next_step,
+    part_of,
     record_seed,
     without,
 )
@@ -132,20 +133,15 @@ class MemberService:
 
     async def list_members(self, request: ListMembers) -> MemberList:
         nodes = await self._nodes()
-        membership = self._driver().status().membership
+        driver = self._driver()
+        memberships = (driver.status().membership, driver.committed()[1])
         reports = {report.node_id: report for report in self._cluster.live_reports()}
-
-        def part(node_id: str) -> str:
-            if node_id in membership.voters:
-                return "voter"
-            return "learner" if node_id in membership.learners else "follower"
-
         return MemberList(
             leader=self._cluster.node_id,
             members=tuple(
                 Member(
                     node=node,
-                    part=part(node_id),
+                    part=part_of(node_id, memberships),
                     is_live=node_id in reports,
                     applied_index=reports[node_id].applied_index if node_id in reports else 0,
                 )

@@ -18,6 +18,7 @@ from node.services.memberplan import (
     answering,
     keeps_majority,
     next_step,
+    part_of,
     promoted,
     without,
 )
@@ -176,3 +177,12 @@ def test_keeps_majority_counts_live_voters_only() -> None:
     assert keeps_majority(membership, frozenset("ab"))
     assert not keeps_majority(membership, frozenset("ad"))
     assert not keeps_majority(Membership(voters=()), frozenset("ab"))
+
+
+def test_part_of_who_is_in_the_newest_or_the_committed_membership_is_of_the_group() -> None:
+    before = Membership(voters=("a", "b", "c"), learners=("d",))
+    removing = Membership(voters=("a", "b"), learners=("e",))
+    assert part_of("c", (removing, before)) == "voter", "the removal may still be undone"
+    assert part_of("d", (removing, before)) == "learner"
+    assert part_of("e", (removing, before)) == "learner", "it may have joined already"
+    assert part_of("c", (removing, removing)) == "follower"
