@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import asyncpg
 import pytest
@@ -28,6 +28,7 @@ from node.metadata.postgres_link import REDO_COUNT_MAX
 from node.metadata.rows import DamagedTables
 from node.raft.types import HardState
 from tests.support.databases import fresh_database
+from tests.support.scrub import fill_all, verify_all
 from tests.support.services import Services
 
 # Servers that these tests restart; the conformance suites use the first one.
@@ -164,6 +165,26 @@ async def test_reads_fail_at_once_and_writes_wait_while_it_is_down(
         await asyncio.to_thread(services.start, NAME)
     await writing
     assert (await applied(store))[0] >= 2
+    assert await store.check() is None
+
+
+async def test_walk_over_a_server_that_goes_away_says_nothing_of_the_rows(
+    services: Services, store: PostgresMetadataStore
+) -> None:
+    await fill_all(store, 300)
+    async with aclosing(store.verify()) as steps:
+        await anext(steps)
+        await asyncio.to_thread(services.kill, NAME)
+        try:
+            with pytest.raises(Unavailable):
+                async for _ in steps:
+                    pass
+            with pytest.raises(Unavailable):
+                await verify_all(store)
+        finally:
+            await asyncio.to_thread(services.start, NAME)
+    await store.flush()  # waits until it is back
+    await verify_all(store)
     assert await store.check() is None
 
 
