@@ -70,7 +70,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     _setting("node.repair_mib_per_s", 64.0, "How fast each node copies to repair and rebalance."),
     _setting(
         "node.scrub_mib_per_s", 16.0,
-        "How fast each node reads its blobs to verify them, and its metadata (a row: 2 KiB more).",
+        "How fast each node reads its blobs to verify them, and its metadata (a row: 4 KiB more).",
     ),
     _setting(
         "node.metadata_scrub_period_s", 43200.0,

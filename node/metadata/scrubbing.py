@@ -19,8 +19,8 @@ from node.metadata.rows import DamagedRow, DamagedTables
 
 T = TypeVar("T")
 
-ROW_COST: Final = 2 * KIB  # what a row costs beside its bytes, as if it were bytes
-STEP_COST: Final = 128 * KIB
+ROW_COST: Final = 4 * KIB  # what a row costs beside its bytes, as if it were bytes
+STEP_COST: Final = 512 * KIB
 _BUSY_S: Final = 1.0
 
 DAMAGE: Final = (DamagedRow, DamagedTables, DamagedLog)
