@@ -135,7 +135,7 @@ class Sockets(Protocol):
     """What the loop asks of the simulated network."""
 
     async def connect(
-        self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int
+        self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int, *, ssl: None
     ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]: ...
 
     def listen(
@@ -320,7 +320,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         return future
 
     async def create_connection(  # type: ignore[override]  # the one form that the product uses
-        self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int
+        self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int, *, ssl: None
     ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
         if self.sockets is None:
             raise OSError("no network")
@@ -332,7 +332,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         host: str,
         port: int,
         *,
-        backlog: int = 100,
+        backlog: int,
+        ssl: None,
+        ssl_handshake_timeout: None,
     ) -> asyncio.AbstractServer:
         if self.sockets is None:
             raise OSError("no network")
