@@ -135,7 +135,7 @@ class Sockets(Protocol):
     """What the loop asks of the simulated network."""
 
     async def connect(
-        self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int, *, ssl: None
+        self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int
     ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]: ...
 
     def listen(
