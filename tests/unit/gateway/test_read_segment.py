@@ -1,16 +1,18 @@
 """One segment from holders of which none is whole (FAULTS row 34)."""
 
 from collections.abc import AsyncGenerator
-from typing import cast
 
 import pytest
 
 from astra.constants import CHUNK_SIZE
 from astra.errors import BadChunk, Unavailable
+from astra.net import Dialer
 from astra.wire import HolderRef
 from gateway.blob_read import BlobReader, Segment
 from gateway.cluster import Cluster
+from gateway.settings import GatewaySettings
 
+SECRET = b"s" * 32
 CHUNKS = 3
 HOLDERS = [HolderRef(node_id=name, address=f"{name}:1") for name in ("n1", "n2", "n3")]
 
@@ -19,7 +21,9 @@ class Reader(BlobReader):
     """Holders with bad chunks, without a network."""
 
     def __init__(self, bad: dict[str, set[int]]) -> None:
-        super().__init__(cast(Cluster, None), stall_s=1.0, timeout_s=1.0)
+        settings = GatewaySettings(gateway_id="g1", nodes=("n1:1",), cluster_secret=SECRET)
+        dialer = Dialer(secret=SECRET, role="gateway", peer_id="g1")
+        super().__init__(Cluster(dialer, settings), stall_s=1.0, timeout_s=1.0)
         self._bad = bad
 
     async def _read_from(
