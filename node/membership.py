@@ -26,6 +26,7 @@ from astra.wire import HolderRef, NodeReport
 from node.raft.types import PeerStatus
 
 STRANGERS_MAX: Final = 100
+ADDRESS_CHARS_MAX: Final = 300  # the longest name of a host, and a port
 _EAGER_REPORTS: Final = 10
 
 
@@ -109,12 +110,13 @@ class ClusterMap:
             self._reports[report.node_id] = (report, self._clock.monotonic_ms())
             if report.node_id != self.node_id and report.address:
                 self._addresses[report.node_id] = report.address
-        elif report.address and self._may_note_stranger(report.node_id):
+        elif report.address and self._may_note_stranger(report):
             self._addresses[report.node_id] = report.address
 
-    def _may_note_stranger(self, node_id: str) -> bool:
+    def _may_note_stranger(self, report: NodeReport) -> bool:
         has_room = len(self._addresses) < len(self._nodes) + STRANGERS_MAX
-        return has_room and node_id not in self._removed
+        is_short = len(report.address) <= ADDRESS_CHARS_MAX
+        return has_room and is_short and report.node_id not in self._removed
 
     def forget(self, node_id: str) -> None:
         """Counts as down until its next report (it just refused a connection)."""

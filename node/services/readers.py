@@ -2,7 +2,8 @@
 
 Their gateways say so again and again (StillReading); nobody has to say that a read has ended. After
 a start it is not known who reads what: for one round of messages, everything may be. Memory is
-bounded: beyond _BLOBS_MAX no further blob is noted, and its readers have the grace only.
+bounded: beyond _BLOBS_MAX no further blob is noted, and its readers have the grace only; what is no
+blob id is not kept.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Final
 
 from astra.constants import READ_KEPT_S, READ_TOLD_S
 from astra.ports import Clock
+from node.apply.blobs import is_blob_id
 
 _BLOBS_MAX: Final = 200_000
 _SLACK_S: Final = 5
@@ -31,9 +33,9 @@ class Readers:
         return len(self._until_ms)
 
     def note(self, blob_ids: Iterable[str]) -> None:
-        """They are being read."""
+        """They are being read: a gateway says so."""
         until_ms = self._clock.monotonic_ms() + READ_KEPT_S * 1000
-        for blob_id in blob_ids:
+        for blob_id in filter(is_blob_id, blob_ids):
             if blob_id in self._until_ms or self._has_room():
                 self._until_ms[blob_id] = until_ms
 

@@ -4,7 +4,7 @@ import pytest
 
 from astra.model import NodeInfo, NodeState
 from astra.wire import NodeReport
-from node.membership import STRANGERS_MAX, ClusterMap
+from node.membership import ADDRESS_CHARS_MAX, STRANGERS_MAX, ClusterMap
 
 
 class HandClock:
@@ -69,6 +69,11 @@ def test_strangers_are_bounded(cluster_map: ClusterMap) -> None:
         cluster_map.note(report(f"x{number}"))
     assert cluster_map.address_of(f"x{STRANGERS_MAX - 3}") is not None
     assert cluster_map.address_of(f"x{STRANGERS_MAX + 4}") is None
+
+
+def test_address_of_a_stranger_is_no_book(cluster_map: ClusterMap) -> None:
+    cluster_map.note(report("n9", "h" * ADDRESS_CHARS_MAX + ":1"))
+    assert cluster_map.address_of("n9") is None
 
 
 def test_report_moves_a_peer_but_never_this_node(cluster_map: ClusterMap) -> None:
