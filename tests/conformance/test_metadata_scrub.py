@@ -76,18 +76,23 @@ async def test_walk_that_is_cancelled_holds_nothing(store: MetadataStore) -> Non
 
 async def test_rows_that_come_change_and_go_meanwhile_are_no_damage(store: MetadataStore) -> None:
     chance = random.Random(1)
+    await verify_while(store, lambda: store.write(some_changes(chance)))
+
+
+async def verify_while(store: MetadataStore, change: Callable[[], Awaitable[None]]) -> None:
+    """Three walks find no damage, while changes follow each other."""
     is_over = False
 
-    async def write() -> None:
+    async def go_on() -> None:
         while not is_over:
-            await store.write(some_changes(chance))
-            await asyncio.sleep(0)
+            await change()
+            await asyncio.sleep(0)  # a store in memory never waits by itself
 
-    writing = asyncio.create_task(write())
+    changing = asyncio.create_task(go_on())
     for _ in range(3):
         await verify_all(store)
     is_over = True
-    await writing
+    await changing
     assert await store.check() is None
 
 
@@ -110,26 +115,18 @@ def some_changes(chance: random.Random) -> Callable[[MetadataTxn], Awaitable[Non
 async def test_log_that_is_cut_compacted_and_written_meanwhile_is_no_damage(
     sql_store: SqlStore,
 ) -> None:
-    raft, last, is_over = sql_store.raft(), ROWS, False
+    raft, last, term = sql_store.raft(), ROWS, 1
     membership = Membership(voters=("a",))
 
-    async def write() -> None:
-        nonlocal last
-        term = 1
-        while not is_over:
-            term += 1
-            entries = [Entry(last - 2 + n, term, EntryKind.COMMAND, b"data") for n in range(5)]
-            await raft.append(None, last - 2, entries)
-            last += 2
-            mark = SnapshotMark(index=last - 100, term=1, membership=membership)
-            await raft.compact(mark)
+    async def cut_write_and_compact() -> None:
+        nonlocal last, term
+        term += 1
+        entries = [Entry(last - 2 + n, term, EntryKind.COMMAND, b"data") for n in range(5)]
+        await raft.append(None, last - 2, entries)
+        last += 2
+        await raft.compact(SnapshotMark(index=last - 100, term=1, membership=membership))
 
-    writing = asyncio.create_task(write())
-    for _ in range(3):
-        await verify_all(sql_store)
-    is_over = True
-    await writing
-    assert await sql_store.check() is None
+    await verify_while(sql_store, cut_write_and_compact)
 
 
 async def test_tables_that_are_replaced_meanwhile_are_no_damage(
