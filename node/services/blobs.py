@@ -9,7 +9,6 @@ missing is reported to the leader, who has it repaired (repair.py).
 from __future__ import annotations
 
 import math
-import re
 import time
 from typing import Final
 
@@ -34,13 +33,13 @@ from astra.wire import (
     CheckBlobs,
     ReportBadBlob,
 )
+from node.apply.blobs import is_blob_id
 from node.chunkstore.executor import AsyncBlobReader, AsyncBlobWriter, AsyncChunkStore
 from node.chunkstore.ports import READ_BATCH_CHUNKS_MAX, VerifiedChunk
 from node.services.ports import LeaderLink
 
 CHECKED_IDS_MAX: Final = 10_000
 _PIECE_TIMEOUT_S: Final = 300.0  # a slow client fills a chunk slowly; a dead one closes the socket
-_BLOB_ID: Final = re.compile(r"[0-9a-f]{32}\Z")
 _SPEED_WEIGHT: Final = 0.1
 _SPEED_KEPT_S: Final = 30.0
 
@@ -193,5 +192,5 @@ async def _send_piece(stream: BulkStream, chunk: VerifiedChunk, *, start: int, e
 
 def check_blob_id(blob_id: str) -> None:
     """Raises Refused for what cannot be a blob id: it would name a file."""
-    if not _BLOB_ID.match(blob_id):
+    if not is_blob_id(blob_id):
         raise Refused(RefusalCode.INVALID_ARGUMENT, "not a blob id")
