@@ -1,8 +1,8 @@
 """The downloads that run here, told to the holders: what they read is not swept away under them.
 
 An object that is overwritten or deleted is garbage from then on, and its holders delete it after a
-grace. Who downloads for longer than that says so to every holder it may still need, all READ_TOLD_S
-long. Reads that begin and end between two rounds, nearly all, cost two entries in a set.
+grace. Who downloads for longer than that says so to every holder it may still need, every
+READ_TOLD_S seconds. Reads that begin and end between two rounds, nearly all, cost no message.
 """
 
 from __future__ import annotations
