@@ -16,6 +16,7 @@ from astra.errors import AstraError
 from astra.wire import NodeStatus
 
 _MEMBERS_TIMEOUT_S: Final = 2.0
+_NO_VOTE_YET: Final = "does not vote yet: wait with stopping another node"
 
 
 def show_status(config: Config, *, data: Path | None, output: Format) -> int:
@@ -63,7 +64,17 @@ async def _node_rows(config: Config) -> list[dict[str, object]]:
         for member in found.members:
             row = member_row(member, found.leader)
             rows[member.node.node_id] |= {name: row[name] for name in ("zone", "state", "part")}
-    return list(rows.values())
+    return [judged(row) for row in rows.values()]
+
+
+def judged(row: dict[str, object]) -> dict[str, object]:
+    """A voter for the leader that sits beside the group itself counts as down, however level it
+    is: it has just started, or has lost its disk. An upgrade of node after node has to wait."""
+    if (row.get("part"), row["role"]) != ("voter", "learner"):
+        return row
+    problems = row["problems"]
+    assert isinstance(problems, list)
+    return row | {"health": "degraded", "problems": [*problems, _NO_VOTE_YET]}
 
 
 def _node_row(node_id: str, status: NodeStatus | AstraError) -> dict[str, object]:

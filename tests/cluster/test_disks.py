@@ -161,7 +161,7 @@ async def test_node_whose_disk_fails_ends_and_says_why_and_comes_back(
         await nodes.start("n1", "n2")
         await nodes.make_bucket("bk")
         for number, (what, expected) in enumerate(FAULTS):
-            await until_level(nodes, "n3")
+            await nodes.all_are_level()
             fault.write_text(what)
             blob_id = f"{number:032x}"
             with suppress(AstraError):  # it is ending
@@ -176,7 +176,7 @@ async def test_node_whose_disk_fails_ends_and_says_why_and_comes_back(
             await nodes.put_inline("bk", b"after %d" % number, b"x")
             fault.unlink()
             server.start()
-        await until_level(nodes, "n3")
+        await nodes.all_are_level()
     finally:
         server.kill()
         await nodes.__aexit__(None, None, None)
@@ -196,7 +196,7 @@ async def test_node_with_a_flipped_bit_in_a_key_ends_and_is_rebuilt_from_the_oth
         await nodes.make_bucket("bk")
         for number in range(10):
             await nodes.put_inline("bk", b"key-%d" % number, b"x" * 1000)
-        await until_level(nodes, "n3")
+        await nodes.all_are_level()
         flip_a_key(database)
         assert await asyncio.to_thread(server.wait_for_exit, SECONDS) == EXIT_FATAL
         (said,) = last_lines(server)
@@ -206,7 +206,7 @@ async def test_node_with_a_flipped_bit_in_a_key_ends_and_is_rebuilt_from_the_oth
         for path in database.parent.glob(database.name + "*"):
             path.unlink()
         server.start()
-        await until_level(nodes, "n3")
+        await nodes.all_are_level()
         await nodes.stop("n2")
         located = await nodes.locate("bk", b"key-7")
         assert [data for _, data in located.inline] == [b"x" * 1000]
@@ -223,15 +223,6 @@ def flip_a_key(database: Path) -> None:
         )
         assert changed.rowcount == 1
         connection.commit()
-
-
-async def until_level(nodes: LocalNodes, name: str) -> None:
-    async def is_level() -> bool:
-        statuses = [await nodes.status(each) for each in nodes.voters]
-        indexes = {status.applied_index for status in statuses if status is not None}
-        return None not in statuses and len(indexes) == 1 and 0 not in indexes
-
-    await wait_until_async(is_level, SECONDS, f"{name} has everything")
 
 
 def test_node_on_a_read_only_disk_says_so_and_does_not_start(

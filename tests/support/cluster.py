@@ -40,6 +40,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     id: int | str
     role: str
+    part: str = ""
     pid: int | None = None
     commit: int = 0
     applied: int = 0
@@ -261,7 +262,8 @@ class Cluster:
         self.wait_healthy()
 
     def wait_healthy(self, timeout: float = HEALTHY_SECONDS) -> None:
-        """Return once all nodes and workers are up, one leads, and the gateway answers."""
+        """Return once all nodes and workers are up, one leads, any node may be stopped now, and the
+        gateway answers."""
         wait_until(self._is_healthy, timeout, f"{self.nodes} nodes up, one leader, HTTP answers")
 
     def _is_healthy(self) -> bool:
@@ -272,7 +274,9 @@ class Cluster:
         roles = [node.role for node in status.nodes if node.pid in alive]
         workers = [item for item in status.gateways if item.pid in alive]
         enough = len(roles) == self.nodes and len(workers) >= self.workers
-        return enough and roles.count("leader") == 1
+        parts = {(node.part, node.role) for node in status.nodes}
+        all_vote = not parts & {("voter", "learner"), ("", "learner")}
+        return enough and roles.count("leader") == 1 and all_vote
 
     def _answers(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)

@@ -152,6 +152,19 @@ class LocalNodes:
 
         await wait_until_async(known, READY_SECONDS, "all nodes report to each other")
 
+    async def all_are_level(self) -> None:
+        """Every voter has applied the same, and votes: any one of them can be missed now. A node
+        that lost its disk has the same tables before it is back in the group."""
+
+        async def level() -> bool:
+            statuses = [await self.status(name) for name in self.voters]
+            indexes = {status.applied_index for status in statuses if status is not None}
+            roles = {status.role for status in statuses if status is not None}
+            has_all = None not in statuses and len(indexes) == 1 and 0 not in indexes
+            return has_all and "learner" not in roles
+
+        await wait_until_async(level, READY_SECONDS, "all voters have everything and vote")
+
     def change(self, name: str, **changes: object) -> None:
         """Settings for the next start of a node."""
         self.settings[name] = replace(self.settings[name], **changes)  # type: ignore[arg-type]  # checked by the dataclass's own validation

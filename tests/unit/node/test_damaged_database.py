@@ -59,16 +59,6 @@ async def end_of(nodes: LocalNodes, name: str) -> DamagedTables:
     return caught.value
 
 
-async def until_level(nodes: LocalNodes) -> None:
-    async def is_level() -> bool:
-        statuses = [await nodes.status(name) for name in nodes.voters]
-        indexes = {status.applied_index for status in statuses if status is not None}
-        roles = {status.role for status in statuses if status is not None}
-        return None not in statuses and len(indexes) == 1 and "learner" not in roles
-
-    await wait_until_async(is_level, SECONDS, "all have everything and vote")
-
-
 async def test_damaged_leader_says_so_hands_over_ends_and_gets_everything_again(
     nodes: LocalNodes, tmp_path: Path
 ) -> None:
@@ -88,7 +78,7 @@ async def test_damaged_leader_says_so_hands_over_ends_and_gets_everything_again(
     for path in nodes.settings[victim].data_dir.glob("metadata.sqlite*"):
         path.rename(tmp_path / path.name)
     await nodes.start(victim)
-    await until_level(nodes)
+    await nodes.all_are_level()
     leader = await nodes.leader()
     assert leader is not None
     await nodes.stop(next(name for name in nodes.voters if name not in (victim, leader)))
