@@ -562,15 +562,24 @@ class HeldPage(Wire, frozen=True, kw_only=True, tag="held-page"):
 # --- node to node ----------------------------------------------------------------------------
 
 
+class LogEnd(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Where a log ends, and who is in the Raft group there, committed or not."""
+
+    term: int
+    index: int
+    membership: Membership
+
+
 class Sighting(Wire, frozen=True, kw_only=True, tag="sighting"):
     """How far a node has come: its newest start (number, random token), and how much of the log it
     has durably. From a node that starts it is a question: noted durably, and answered by the most
-    that the receiver had seen of it before."""
+    that the receiver had seen of it before, with the end of the receiver's own log."""
 
     life: int = 0
     token: int = 0
     index: int = 0  # committed entries
     term: int = 0
+    log_end: LogEnd | None = None
 
 
 class NodeReport(Wire, frozen=True, kw_only=True, tag="report"):

@@ -76,6 +76,10 @@ class ClusterMap:
         """Of the members."""
         return sorted(self._nodes if self._was_member else self._seeds)
 
+    def known_ids(self) -> list[str]:
+        """Of all that have an address here: members, seeds, and strangers that report."""
+        return sorted(self._addresses)
+
     def is_member(self, node_id: str) -> bool:
         return node_id in (self._nodes if self._was_member else self._seeds)
 

@@ -429,7 +429,8 @@ class NodeProcess:
     async def _sighting(self, node_id: str, told: Sighting) -> Sighting:
         """The most that was seen of a node that starts; a leader knows what it acknowledged."""
         seen = await self._sightings.note_start(node_id, told)
-        return replace(seen, index=max(seen.index, await self._acknowledged_by(node_id)))
+        index = max(seen.index, await self._acknowledged_by(node_id))
+        return replace(seen, index=index, log_end=self.consensus.log_end())
 
     async def _acknowledged_by(self, node_id: str) -> int:
         """0 unless this node leads for certain: another leader may have cut the rest off."""

@@ -1,20 +1,22 @@
 """Before a node takes part again: may this disk be an old one? The others are asked.
 
 Answers of so many voters are needed that they and this node are a majority: without one it could
-not do anything anyway. All the others are asked, because the one that knows may be any; who is down
-is not waited for. `astra doctor --accept-old` overrules what they say.
+not do anything anyway. Which voters: those by the newest of the logs that were heard of, the own
+one included. Whoever has it may lead, and goes by that membership; those of the own log may be
+replaced and gone. All the others are asked, because the one that knows may be any; who is down is
+not waited for. `astra doctor --accept-old` overrules what they say.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from astra.errors import AstraError, WireError
 from astra.log import get_logger
 from astra.net import Dialer
-from astra.wire import Membership, Sighting
+from astra.wire import LogEnd, Membership, Sighting
 from node.membership import ClusterMap
 from node.raft.log import decode_membership
 from node.raft.quorum import is_quorum, members_of
@@ -38,11 +40,13 @@ class Recall:
         self._sightings = sightings
         self._cluster = cluster
         self._dialer = dialer
+        self._heard: tuple[LogEnd, ...] = ()  # in the last round of questions
 
     def others(self, state: RaftState) -> list[str]:
         """Who may have seen this node."""
-        known = members_of(newest_membership(state)) | frozenset(self._cluster.node_ids())
-        return sorted(known - {self._cluster.node_id})
+        known = frozenset(self._cluster.known_ids()) | frozenset(self._cluster.node_ids())
+        named = (members_of(end.membership) for end in (log_end_of(state), *self._heard))
+        return sorted(known.union(*named) - {self._cluster.node_id})
 
     async def look(self, state: RaftState) -> Verdict:
         """One round of questions. Whatever it decides is durable."""
@@ -50,6 +54,7 @@ class Recall:
         if own.doubt and not own.is_accepted:
             return Verdict(is_known=True, doubt=own.doubt)
         seen = await self._ask(self.others(state))
+        self._heard = tuple(each.log_end for each in seen.values() if each.log_end is not None)
         if own.is_accepted:
             _log.warning("this disk counts, as it was decided", doubt=own.doubt)
             await self._renew(seen)
@@ -61,7 +66,8 @@ class Recall:
             if doubt:
                 await self._sightings.distrust(f"{doubt} ({node_id} says so)")
                 return Verdict(is_known=True, doubt=self._sightings.own.doubt)
-        if not is_quorum(newest_membership(state), seen.keys() | {self._cluster.node_id}):
+        group = newest_group((log_end_of(state), *self._heard))
+        if not is_quorum(group, seen.keys() | {self._cluster.node_id}):
             return Verdict(is_known=False)
         await self._sightings.trust()
         return Verdict(is_known=True)
@@ -98,6 +104,16 @@ class Recall:
         return answer
 
 
-def newest_membership(state: RaftState) -> Membership:
-    """As the stored log has it, committed or not."""
-    return decode_membership(state.configs[-1].data) if state.configs else state.mark.membership
+def log_end_of(state: RaftState) -> LogEnd:
+    """Of a stored log."""
+    mark = state.mark
+    return LogEnd(
+        term=state.term_runs[-1].term if state.term_runs else mark.term,
+        index=state.last_index,
+        membership=decode_membership(state.configs[-1].data) if state.configs else mark.membership,
+    )
+
+
+def newest_group(ends: Iterable[LogEnd]) -> Membership:
+    """By the log that Raft takes for the newest (5.4.1). At least one."""
+    return max(ends, key=lambda end: (end.term, end.index)).membership

@@ -35,13 +35,21 @@ from typing import Final
 from astra.errors import AstraError, Fatal, Unavailable
 from astra.log import get_logger
 from astra.ports import MetadataStore
-from astra.wire import Append, Heartbeat, InstallSnapshot, Membership, Notice, RaftMessage
+from astra.wire import (
+    Append,
+    Heartbeat,
+    InstallSnapshot,
+    LogEnd,
+    Membership,
+    Notice,
+    RaftMessage,
+)
 from node.applier import Applier
 from node.follower import LogFollower
 from node.raft.driver import RaftDriver
 from node.raft.storage import RaftStorage
 from node.raft.types import RaftState, SnapshotMark
-from node.recall import Recall, newest_membership
+from node.recall import Recall, log_end_of
 from node.sightings import OLD_DISK, OLD_DISK_TODO
 
 _NOBODY: Final = Membership(voters=())
@@ -90,6 +98,17 @@ class Seat:
         """None while this node sits beside the group."""
         return self.raft if self._in_use is self.raft else None
 
+    def log_end(self) -> LogEnd | None:
+        """Of the log, or of what is followed; None while the group there is not known."""
+        if self._stored is not None:
+            return log_end_of(self._stored)
+        if self._in_use is self.raft:
+            return self.raft.log_end()
+        group, applier = self._follower.membership, self._applier
+        if group is None:
+            return None
+        return LogEnd(term=applier.applied_term, index=applier.applied_index, membership=group)
+
     # --- life ---
 
     async def start(self, applied: int) -> None:
@@ -97,7 +116,7 @@ class Seat:
         better. Raises DamagedLog."""
         await self._storage.initialize(_NOBODY)
         state = await self.raft.load(applied)
-        if not newest_membership(state).voters:
+        if not log_end_of(state).membership.voters:
             return  # never was part of any group, or moved out
         self._stored, self._stored_term = state, state.hard_state.term
         if not self._recall.others(state):

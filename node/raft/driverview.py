@@ -6,7 +6,7 @@ Rules: reads only; nothing here waits.
 from __future__ import annotations
 
 from astra.errors import Unavailable
-from astra.wire import Membership
+from astra.wire import LogEnd, Membership
 from node.raft.core import RaftCore
 from node.raft.slowness import RecentTimes
 from node.raft.types import RaftStatus, Role, SnapshotMark
@@ -27,6 +27,12 @@ class DriverView:
         if self._core is None:
             raise Unavailable("this node is starting")
         return self._core.commit_index, self._core.committed_membership
+
+    def log_end(self) -> LogEnd:
+        """Of the log in memory. Raises Unavailable before start."""
+        if self._core is None:
+            raise Unavailable("this node is starting")
+        return self._core.log_end()
 
     def status(self) -> RaftStatus:
         """Raises Unavailable before start."""

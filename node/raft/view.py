@@ -5,7 +5,7 @@ Rules: pure; properties and snapshots of values only.
 
 from __future__ import annotations
 
-from astra.wire import Membership
+from astra.wire import LogEnd, Membership
 from node.raft.leader import Leadership
 from node.raft.quorum import voters_of
 from node.raft.state import NodeState
@@ -60,6 +60,10 @@ class CoreView:
     def committed_membership(self) -> Membership:
         """As of `commit_index`; the newest one may not be committed yet."""
         return self._log.membership_at(self._log.commit)
+
+    def log_end(self) -> LogEnd:
+        log = self._log
+        return LogEnd(term=log.last_term, index=log.last_index, membership=log.membership)
 
     def mark_at(self, index: int) -> SnapshotMark:
         """The mark for an applied index at or above the current mark."""
