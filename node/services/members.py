@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from msgspec.structs import replace
 
 from astra.commands import AnyCommand, PutNode, Refusal, RemoveNode
 from astra.config import parse_peers
+from astra.constants import REPLICAS
 from astra.errors import AstraError, ConfigError, Fatal, NotLeader, RefusalCode, Refused
 from astra.log import get_logger
 from astra.model import BLOBS, NODES, NodeInfo, NodeState
@@ -100,14 +101,14 @@ class MemberService:
         return Accepted()
 
     async def drain(self, request: DrainMember) -> Accepted:
-        """Raises Refused for a stranger, and for the last active node."""
+        """Raises Refused for a stranger, and when too few nodes would take the data: a drain that
+        cannot end looks like one that takes long."""
         wanted = NodeState.ACTIVE if request.undo else NodeState.DRAINING
         async with self._lock:
             nodes = await self._settled()
             node = _member(nodes, request.node_id)
-            others = [each for each in nodes.values() if each is not node]
-            if wanted is NodeState.DRAINING and not _active(others):
-                raise _refusal(f"{request.node_id} is the last active node: nobody takes its data")
+            if wanted is NodeState.DRAINING:
+                _require_takers(nodes, node)
             await self._put(node, replace(node, state=wanted))
         return Accepted()
 
@@ -123,7 +124,7 @@ class MemberService:
             node = nodes[request.node_id]
             if not request.force:
                 await self._require_empty(node)
-            if not _active([each for each in nodes.values() if each is not node]):
+            if not _active_beside(nodes, node):
                 raise _refusal(f"{request.node_id} is the last active node")
             await self._put(node, replace(node, state=NodeState.DRAINING))
             await self._expel(driver, request.node_id)
@@ -303,8 +304,19 @@ def _member(nodes: dict[str, NodeInfo], node_id: str) -> NodeInfo:
     return node
 
 
-def _active(nodes: Sequence[NodeInfo]) -> bool:
-    return any(node.state is NodeState.ACTIVE for node in nodes)
+def _active_beside(nodes: Mapping[str, NodeInfo], node: NodeInfo) -> int:
+    """How many other nodes get new blobs."""
+    return sum(each.state is NodeState.ACTIVE for each in nodes.values() if each is not node)
+
+
+def _require_takers(nodes: Mapping[str, NodeInfo], node: NodeInfo) -> None:
+    others = _active_beside(nodes, node)
+    if others < REPLICAS:
+        raise _refusal(
+            f"{node.node_id} cannot be emptied: each blob has {REPLICAS} copies, on nodes that do"
+            f" not drain, and there are {others} others. Add a node first; or give this one up with"
+            " --force (astra node remove), and have fewer copies"
+        )
 
 
 def _refusal(detail: str) -> Refused:
