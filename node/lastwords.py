@@ -48,8 +48,7 @@ def last_words(error: BaseException, settings: NodeSettings) -> LastWords:
             return LastWords(what, why, "start the newer version again")
         case OldFormat():
             why = "an older version wrote it, and guessing what it means could lose data"
-            todo = f"start the older version again; or, one node after the other, {rebuild}"
-            return LastWords(what, why, todo)
+            return LastWords(what, why, f"start the older version again; or, {_renew(settings)}")
         case InvariantBroken():
             why = "a bug in AstraStorage: its state cannot be, and going on could lose data"
             todo = f"keep {settings.data_dir} and this log for a report; then {rebuild}"
@@ -77,3 +76,12 @@ def _rebuild(settings: NodeSettings) -> str:
     else:
         move = "give it an empty PostgreSQL database (node.metadata)"
     return f"{move} and start it: it gets everything again from the other nodes, its blobs stay"
+
+
+def _renew(settings: NodeSettings) -> str:
+    """What is of an older form may be any of it, the blobs, too."""
+    database = "" if settings.metadata == "sqlite" else ", give it an empty PostgreSQL database"
+    return (
+        f"one node after the other, move {settings.data_dir} away{database} and start it: it gets"
+        " everything again from the other nodes"
+    )

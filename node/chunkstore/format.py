@@ -82,7 +82,7 @@ def blob_time_ms(blob_id: str) -> int:
 
 def listing_order(blob_id: str) -> tuple[str, str]:
     """The order of `list_ids`: by directory (the random end of the id), then by id."""
-    return blob_id[-3:], blob_id
+    return blob_id[-2:], blob_id
 
 
 def chunk_count(size: int) -> int:

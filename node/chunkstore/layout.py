@@ -1,12 +1,12 @@
 """Where things are in the data directory of the store, and whose directory it is.
 
     ASTRA-CHUNKS          the marker: layout version, cluster id, node id (JSON); also the lock
-    blobs/<x>/<yz>/<id>   xyz = the last three digits of the id, which are random
+    blobs/<yz>/<id>       yz = the last two digits of the id, which are random
     tmp/<id>              a blob that is being written
     quarantine/<id>       a damaged blob, kept for a look
 
-All 4096 directories are made once, so that storing a blob never makes (and syncs) one. The
-first digits of an id are its time and would put all new blobs into one directory.
+All 256 directories are made once, so that storing a blob never makes (and syncs) one. The first
+digits of an id are its time and would put all new blobs into one directory.
 
 Rules: names come from checked blob ids and from the constants here, never from a client.
 Invariant: no marker of ours, no store. An unmounted disk leaves an empty directory, and
@@ -24,18 +24,17 @@ from typing import Final
 import msgspec
 
 from astra.decoding import UNREADABLE
-from astra.errors import ForeignDirectory, UnknownFormat
+from astra.errors import ForeignDirectory, OldFormat, UnknownFormat
 from node.chunkstore.disk import Disk, sync_directory, sync_new_file, translated, write_all
 from node.chunkstore.format import is_blob_id, listing_order
 
-LAYOUT_VERSION: Final = 1
+LAYOUT_VERSION: Final = 2
 MARKER: Final = "ASTRA-CHUNKS"
 _MARKER_TEMPORARY: Final = "ASTRA-CHUNKS.new"
 _MARKER_BYTES_MAX: Final = 4096
 BLOBS: Final = "blobs"
 TEMPORARIES: Final = "tmp"
 QUARANTINE: Final = "quarantine"
-TOPS: Final = "0123456789abcdef"
 LEAVES: Final = tuple(f"{value:02x}" for value in range(256))
 _OWN_NAMES: Final = frozenset({BLOBS, TEMPORARIES, QUARANTINE, _MARKER_TEMPORARY, "lost+found"})
 
@@ -75,13 +74,10 @@ def initialise(path: str, *, cluster_id: str, node_id: str, disk: Disk | None = 
 def _make_directories(disk: Disk, root: int) -> None:
     _make_missing(disk, root, (BLOBS, TEMPORARIES, QUARANTINE))
     with _opened(disk, BLOBS, root) as blobs:
-        _make_missing(disk, blobs, TOPS)
-        for top in TOPS:
-            with _opened(disk, top, blobs) as parent:
-                _make_missing(disk, parent, LEAVES)
+        _make_missing(disk, blobs, LEAVES)
 
 
-def _make_missing(disk: Disk, parent: int, names: tuple[str, ...] | str) -> None:
+def _make_missing(disk: Disk, parent: int, names: tuple[str, ...]) -> None:
     present = set(disk.names(parent))
     for name in names:
         if name not in present:
@@ -93,12 +89,10 @@ def _make_missing(disk: Disk, parent: int, names: tuple[str, ...] | str) -> None
 def _refuse_blobs_without_marker(disk: Disk, root: int) -> None:
     """Blobs without a marker are somebody's data: only a person may decide whose."""
     with _opened(disk, BLOBS, root) as blobs:
-        for top in TOPS:
-            with _opened(disk, top, blobs) as parent:
-                for leaf in LEAVES:
-                    with _opened(disk, leaf, parent) as directory:
-                        if disk.names(directory):
-                            raise ForeignDirectory(f"blobs without a {MARKER} file")
+        for leaf in LEAVES:
+            with _opened(disk, leaf, blobs) as directory:
+                if disk.names(directory):
+                    raise ForeignDirectory(f"blobs without a {MARKER} file")
 
 
 @contextmanager
@@ -136,7 +130,8 @@ def _decode_marker(data: bytes) -> Marker:
         layout = msgspec.json.decode(data, type=dict[str, msgspec.Raw])["layout"]
         version = msgspec.json.decode(layout, type=int)
         if version != LAYOUT_VERSION:
-            raise UnknownFormat(f"chunk directory layout {version}; known is {LAYOUT_VERSION}")
+            refusal = UnknownFormat if version > LAYOUT_VERSION else OldFormat
+            raise refusal(f"chunk directory layout {version}; known is {LAYOUT_VERSION}")
         return msgspec.json.decode(data, type=Marker)
     except (*UNREADABLE, KeyError) as error:
         raise ForeignDirectory(f"the {MARKER} file is damaged") from error
@@ -154,7 +149,7 @@ class Directories:
     """The open directories of a store that is ours; everything is reached through them."""
 
     def __init__(self, path: str, *, cluster_id: str, node_id: str, disk: Disk) -> None:
-        """Raises ForeignDirectory, UnknownFormat; locks the store to this process."""
+        """Raises ForeignDirectory, UnknownFormat, OldFormat; locks the store to this process."""
         self.disk = disk
         self._fds: list[int] = []
         try:
@@ -179,8 +174,7 @@ class Directories:
         _make_directories(disk, self.root)  # only what is missing
         self.temporaries = self._keep(disk.open_dir(TEMPORARIES, self.root))
         self.quarantine = self._keep(disk.open_dir(QUARANTINE, self.root))
-        blobs = self._keep(disk.open_dir(BLOBS, self.root))
-        self._tops = {top: self._keep(disk.open_dir(top, blobs)) for top in TOPS}
+        self._blobs = self._keep(disk.open_dir(BLOBS, self.root))
 
     def _keep(self, fd: int) -> int:
         self._fds.append(fd)
@@ -189,28 +183,27 @@ class Directories:
     @contextmanager
     def leaf(self, blob_id: str) -> Iterator[int]:
         """The open directory of a blob. OSError when it is not there."""
-        with _opened(self.disk, blob_id[-2:], self._tops[blob_id[-3]]) as fd:
+        with _opened(self.disk, blob_id[-2:], self._blobs) as fd:
             yield fd
 
     def ids_after(self, after: str | None) -> Iterator[str]:
         """All blob ids in listing order, one directory in memory at a time."""
-        start = after[-3:] if after is not None else "000"
-        for number in range(int(start, 16), 4096):
-            prefix = f"{number:03x}"
-            for blob_id in sorted(self._ids_in(prefix)):
+        first = after[-2:] if after is not None else LEAVES[0]
+        for leaf in LEAVES[LEAVES.index(first) :]:
+            for blob_id in sorted(self._ids_in(leaf)):
                 if after is None or listing_order(blob_id) > listing_order(after):
                     yield blob_id
 
-    def _ids_in(self, prefix: str) -> list[str]:
+    def _ids_in(self, leaf: str) -> list[str]:
         """Foreign names, and blobs in a directory that is not theirs, are not ours to list."""
         try:
-            with _opened(self.disk, prefix[1:], self._tops[prefix[0]]) as directory:
+            with _opened(self.disk, leaf, self._blobs) as directory:
                 names = self.disk.names(directory)
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
                 return []
             raise
-        return [name for name in names if is_blob_id(name) and name.endswith(prefix)]
+        return [name for name in names if is_blob_id(name) and name.endswith(leaf)]
 
     def close(self) -> None:
         """Gives up the lock. Idempotent."""

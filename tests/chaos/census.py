@@ -33,8 +33,7 @@ class Disk:
 
     def holds(self, blob_id: str) -> bool:
         """Whether there is a file of that name; its bytes are not looked at."""
-        end = blob_id[-3:]
-        return (self.directory / "chunks" / "blobs" / end[0] / end[1:] / blob_id).exists()
+        return (self.directory / "chunks" / "blobs" / blob_id[-2:] / blob_id).exists()
 
 
 def missing_copies(disks: Mapping[str, Disk], accepted: Collection[str] = ()) -> list[str]:

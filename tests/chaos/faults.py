@@ -319,7 +319,7 @@ def damage_chunk(scene: Scene) -> Iterator[str]:
     """One copy of each of some blobs: a bit flips, the end is missing, or all of it."""
     node = scene.chance.choice(scene.rig.names)
     blobs = scene.rig.data(node) / "chunks" / "blobs"
-    files = sorted(path for path in blobs.glob("*/*/*") if path.name not in scene.damaged)
+    files = sorted(path for path in blobs.glob("*/*") if path.name not in scene.damaged)
     done = []
     for path in scene.chance.sample(files, min(4, len(files))):
         how = scene.chance.choice([flip_bit, truncate, remove])

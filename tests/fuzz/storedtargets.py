@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect
 
-from astra.errors import BadChunk, BlobNotFound, ForeignDirectory, UnknownFormat
+from astra.errors import BadChunk, BlobNotFound, ForeignDirectory, OldFormat, UnknownFormat
 from astra.wire import Epochs, ListObjects, Locate, Located, ObjectPage, VersionPage
 from node.cache.memory import MemoryCache
 from node.chunkstore import layout
@@ -58,8 +58,7 @@ class BlobFiles(Target):
         self._store = DiskChunkStore(
             self._directory.name, cluster_id="c", node_id="n1", disk=_QuietDisk()
         )
-        end = _BLOB_ID[-3:]
-        self._path = Path(self._directory.name) / layout.BLOBS / end[0] / end[1:] / _BLOB_ID
+        self._path = Path(self._directory.name) / layout.BLOBS / _BLOB_ID[-2:] / _BLOB_ID
         self._content = b""
 
     def make(self) -> bytes:
@@ -97,7 +96,7 @@ class Markers(Target):
     def make(self) -> bytes:
         kind = self.chance.randrange(3)
         if kind == 0:
-            valid = b'{"layout":1,"cluster_id":"c","node_id":"n1"}\n'
+            valid = b'{"layout":2,"cluster_id":"c","node_id":"n1"}\n'
         elif kind == 1:
             valid = b'{"format":1,"cluster_id":"c","node_id":"n1"}'
         else:
@@ -108,7 +107,7 @@ class Markers(Target):
     def feed(self, data: bytes) -> None:
         try:
             layout._decode_marker(data)
-        except (ForeignDirectory, UnknownFormat):
+        except (ForeignDirectory, UnknownFormat, OldFormat):
             pass
         try:
             _decode_marker(data)

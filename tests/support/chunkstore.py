@@ -173,7 +173,7 @@ class DiskBench:
         self._current = self._open()
 
     def path(self, blob_id: str) -> Path:
-        return self.root / BLOBS / blob_id[-3] / blob_id[-2:] / blob_id
+        return self.root / BLOBS / blob_id[-2:] / blob_id
 
     def edit(self, blob_id: str, change: Callable[[bytearray], None]) -> None:
         content = bytearray(self.path(blob_id).read_bytes())
@@ -201,6 +201,6 @@ class DiskBench:
 
     def close(self) -> None:
         self._current.close()
-        for pattern_ in (f"{TEMPORARIES}/*", f"{QUARANTINE}/*", f"{BLOBS}/?/??/*"):
+        for pattern_ in (f"{TEMPORARIES}/*", f"{QUARANTINE}/*", f"{BLOBS}/??/*"):
             for path in self.root.glob(pattern_):
                 path.unlink()

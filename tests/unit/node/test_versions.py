@@ -53,8 +53,8 @@ def data_directory(path: Path) -> object:
     return DataDirectory(path, cluster_id="c", node_id="n1")
 
 
-def chunk_directory(path: Path) -> object:
-    marker = {"layout": LAYOUT_VERSION + 1, "new": True}
+def chunk_directory(path: Path, layout: int = LAYOUT_VERSION + 1) -> object:
+    marker = {"layout": layout, "new": True}
     (path / MARKER).write_bytes(msgspec.json.encode(marker))
     return DiskChunkStore(str(path), cluster_id="c", node_id="n1")
 
@@ -139,7 +139,7 @@ def continuation_token(_: Path) -> object:
 
 CASES: list[tuple[Case, type[Exception], str]] = [
     (data_directory, UnknownFormat, "has format 2; this version knows 1"),
-    (chunk_directory, UnknownFormat, "chunk directory layout 2; known is 1"),
+    (chunk_directory, UnknownFormat, "chunk directory layout 3; known is 2"),
     (blob_file, UnknownFormat, "blob format 2; this program knows 1"),
     (sqlite_file, UnknownFormat, "schema version 3; this version knows 2"),
     (log_entry_of_a_new_kind, UnknownFormat, "of kind 9, not known here"),
@@ -179,6 +179,11 @@ async def test_older_format_is_refused_untouched_and_the_last_words_say_what_to_
     todo = last_words(caught.value, settings).todo
     assert "start the older version again; or, one node after the other, move" in todo
     assert "gets everything again from the other nodes" in todo
+
+
+def test_older_chunk_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OldFormat, match="layout 1; known is 2"):
+        chunk_directory(tmp_path, layout=1)
 
 
 def test_note_of_the_scrub_is_none() -> None:

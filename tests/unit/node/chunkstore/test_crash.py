@@ -131,7 +131,7 @@ def test_repair_killed_at_every_system_call_is_bad_or_good_never_wrong(prepared:
     store = open_store(prepared)
     store_bytes(store, ONE, CONTENT)
     store.close()
-    file = prepared / "blobs" / ONE[-3] / ONE[-2:] / ONE
+    file = prepared / "blobs" / ONE[-2:] / ONE
     rotten = bytearray(file.read_bytes())
     rotten[CHUNK_SIZE + 17] ^= 4
     file.write_bytes(rotten)
@@ -152,7 +152,7 @@ def test_repair_killed_at_every_system_call_is_bad_or_good_never_wrong(prepared:
 
 
 def clear(root: Path) -> None:
-    for name in ("tmp", "quarantine", f"blobs/{ONE[-3]}/{ONE[-2:]}"):
+    for name in ("tmp", "quarantine", f"blobs/{ONE[-2:]}"):
         for path in (root / name).iterdir():
             path.unlink()
 

@@ -93,7 +93,7 @@ def test_power_cut_in_repair_leaves_bad_or_good() -> None:
 
     def rot(store: DiskChunkStore, disk: PowerCutDisk) -> None:
         store_bytes(store, ONE, CONTENT)
-        file = disk.top.names["blobs"].names["a"].names["bc"].names[ONE]
+        file = disk.top.names["blobs"].names["bc"].names[ONE]
         file.data[5] ^= 1
         file.synced = bytes(file.data)
 
@@ -119,7 +119,7 @@ def test_power_cut_in_quarantine_never_loses_the_blob_from_both_places_unseen() 
     assert cut_everywhere(prepare, lambda store: store.quarantine(ONE), check) == 3
 
 
-@pytest.mark.parametrize("cut", [0, 1, 2, 3, 4, 5, 20, 21, 22, 277, 278, 4133, 4134, 4135, 4136])
+@pytest.mark.parametrize("cut", [0, 1, 2, 3, 4, 5, 20, *range(258, 266)])
 def test_power_cut_in_initialise_leaves_no_store_or_a_whole_one(cut: int) -> None:
     disk = PowerCutDisk()
     disk.cut_at = cut
@@ -136,7 +136,7 @@ def test_power_cut_in_initialise_leaves_no_store_or_a_whole_one(cut: int) -> Non
     assert open_store(disk).verify(ONE) == []
 
 
-@pytest.mark.parametrize("cut", [0, 3, 4, 20, 21, 277, 278, 4132, 4133, 4134])
+@pytest.mark.parametrize("cut", [0, 3, 4, 20, *range(258, 265)])
 def test_kill_in_initialise_and_power_cut_much_later_keep_the_blobs(cut: int) -> None:
     disk = PowerCutDisk()
     disk.cut_at = cut
@@ -145,7 +145,7 @@ def test_kill_in_initialise_and_power_cut_much_later_keep_the_blobs(cut: int) ->
     disk.revive()  # directories that were made are there, but perhaps only in memory
     initialise("ignored", cluster_id=CLUSTER, node_id=NODE, disk=disk)
     store = open_store(disk)
-    ids = [blob_id_of(1, directory=f"{top}{leaf}") for top in "0f" for leaf in LEAVES[::32]]
+    ids = [blob_id_of(1, directory=f"0{leaf}") for leaf in LEAVES[::16]]
     for blob_id in ids:
         store_bytes(store, blob_id, b"acknowledged")
     disk.restart(random.Random(cut))

@@ -249,9 +249,9 @@ def test_second_process_on_a_directory_is_refused(bench: DiskBench) -> None:
         (b"[1]", ForeignDirectory),
         (b"\xff\xfe", ForeignDirectory),
         (b"[" * 4000, ForeignDirectory),
-        (b'{"layout": 1, "node_id": ' + b"[" * 4000, ForeignDirectory),
-        (b'{"layout": 1}', ForeignDirectory),
-        (b'{"layout": 2, "new": true}', UnknownFormat),
+        (b'{"layout": 2, "node_id": ' + b"[" * 4000, ForeignDirectory),
+        (b'{"layout": 2}', ForeignDirectory),
+        (b'{"layout": 3, "new": true}', UnknownFormat),
     ],
 )
 def test_marker_that_is_not_ours_is_refused(
