@@ -80,6 +80,10 @@ class ClusterMap:
         """Of all that have an address here: members, seeds, and strangers that report."""
         return sorted(self._addresses)
 
+    def strangers(self) -> list[str]:
+        """That report, and are no members here: this node may have been away for long."""
+        return sorted(self._addresses.keys() - self._seeds.keys() - set(self.node_ids()))
+
     def is_member(self, node_id: str) -> bool:
         return node_id in (self._nodes if self._was_member else self._seeds)
 

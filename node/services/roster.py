@@ -110,10 +110,11 @@ class Roster:
 
     async def ask_others(self) -> None:
         """Learns from the leader, if there is one, whether this node is still a member, and of the
-        group. Who moved or joined while it was away may be known to the settings only."""
+        group. Who moved or joined while it was away may be known to the settings only, or by its
+        reports; who reports is there, and asked first."""
         own_id = self._cluster.node_id
         others = [node for node in self._cluster.node_ids() if node != own_id]
-        known = [ref.address for ref in self._cluster.refs(others)]
+        known = [ref.address for ref in self._cluster.refs((*self._cluster.strangers(), *others))]
         seeds = [address for node, address in self._cluster.seeds.items() if node != own_id]
         addresses = list(dict.fromkeys((*known, *seeds)))
         if not addresses:

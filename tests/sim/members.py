@@ -104,15 +104,9 @@ class MembersWorld(World):
         return node
 
     def boot(self, node: SimNode) -> None:
-        if node.life is None and self._knows_nobody(node):
+        if node.life is None and not (recorded_nodes(node) and has_log(node.storage.log)):
             self._configure(node)
         super().boot(node)
-
-    def _knows_nobody(self, node: SimNode) -> bool:
-        """It has no log, or all the members that it knows are gone."""
-        known = recorded_nodes(node).keys() - {node.name}
-        has_rows = bool(known) and has_log(node.storage.log)
-        return not has_rows or not known & self.nodes.keys()
 
     def _configure(self, node: SimNode) -> None:
         """As an administrator does: some members that have a log, and itself."""
@@ -125,12 +119,11 @@ class MembersWorld(World):
         node.settings = replace(settings, voters_max=self.voters_max)
 
     def votes(self, node: SimNode) -> bool:
-        """Whether it does, or will do as soon as it runs: it has a log, nobody doubts that, and
-        there are voters enough whom it will ask."""
+        """Whether it does, or will do as soon as it runs: it has a log, and nobody doubts that."""
         if node.core is not None:
             return True
         storage, name = node.storage, node.name
-        if not is_quorum(newest_membership(storage.log), self.nodes.keys()):
+        if not newest_membership(storage.log).voters:
             return False
         rows = storage.ledger.rows
         own = decode(rows[OWN_ROW], type=OwnLife) if OWN_ROW in rows else OwnLife()
@@ -265,16 +258,10 @@ class MembersScenario(Scenario):
         while True:
             voting = {name for name in core if name in order}
             lacking = [each for each in world.memberships() if not is_quorum(each, voting)]
-            found = order
-            if not lacking:  # who starts asks those whom its log names; all of them answer
-                starting = [node for node in map(world.nodes.get, core) if node and not node.core]
-                asked = [newest_membership(node.storage.log) for node in starting]
-                lacking = [each for each in asked if each.voters and not is_quorum(each, {*core})]
-                found = list(world.nodes)
             if not lacking:
                 return
             wanted = voters_of(lacking[0]) - set(core)
-            found = [name for name in found if name in wanted]
+            found = [name for name in order if name in wanted]
             if not found:
                 raise Violation(f"no majority of {lacking[0]} can be had from {order}")
             core.append(found[0])

@@ -62,6 +62,8 @@ def test_stranger_can_be_answered(cluster_map: ClusterMap) -> None:
     assert cluster_map.address_of("n9") == "h9:1"
     assert not cluster_map.is_member("n9")
     assert "n9" not in cluster_map.node_ids()
+    assert cluster_map.strangers() == ["n9"]
+    assert cluster_map.known_ids() == ["n1", "n2", "n9"]
 
 
 def test_strangers_are_bounded(cluster_map: ClusterMap) -> None:
