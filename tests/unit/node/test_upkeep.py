@@ -4,6 +4,7 @@ Real sockets and files; only the grace times are short.
 """
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -18,17 +19,23 @@ BODY = bytes(range(256)) * 4096 + b"the end"
 HEAL_SECONDS = 60.0
 
 
-@pytest.fixture
-async def nodes(tmp_path: Path) -> AsyncIterator[LocalNodes]:
-    nodes = LocalNodes(tmp_path, voters=3, learners=1)
+@asynccontextmanager
+async def four_nodes(path: Path, *, grace_s: float) -> AsyncIterator[LocalNodes]:
+    nodes = LocalNodes(path, voters=3, learners=1)
     for name in nodes.settings:
         nodes.change(
-            name, repair_grace_s=2.0, repair_scan_interval_s=0.2, repair_delay_s=0.2,
+            name, repair_grace_s=grace_s, repair_scan_interval_s=0.2, repair_delay_s=0.2,
             sweep_interval_s=0.5, census_interval_s=0.5,
         )  # fmt: skip
     async with nodes:
         await nodes.all_know_each_other()
         await nodes.make_bucket("bk")
+        yield nodes
+
+
+@pytest.fixture
+async def nodes(tmp_path: Path) -> AsyncIterator[LocalNodes]:
+    async with four_nodes(tmp_path, grace_s=2.0) as nodes:
         yield nodes
 
 
@@ -92,25 +99,21 @@ async def test_holder_that_stays_away_is_replaced_and_deletes_its_copy_when_it_r
     await until_held_by(nodes, blob_id, others)
 
 
-async def test_holder_that_returns_within_the_grace_is_not_replaced(nodes: LocalNodes) -> None:
-    blob_id = await put(nodes, ["n1", "n2", "n3"])
-    for name in nodes.settings:
-        nodes.change(name, repair_grace_s=60.0)
-    for name in ("n1", "n2", "n3", "n4"):
-        await nodes.stop(name)
-        await nodes.start(name)
-    follower = await a_follower(nodes)
-    await nodes.stop(follower)
+async def test_holder_that_returns_within_the_grace_is_not_replaced(tmp_path: Path) -> None:
+    async with four_nodes(tmp_path, grace_s=600.0) as nodes:
+        blob_id = await put(nodes, ["n1", "n2", "n3"])
+        follower = await a_follower(nodes)
+        await nodes.stop(follower)
 
-    async def is_noticed() -> bool:
-        status = await nodes.status(await nodes.leader() or "")
-        return status is not None and f"{follower} is silent" in status.problems
+        async def is_noticed() -> bool:
+            status = await nodes.status(await nodes.leader() or "")
+            return status is not None and f"{follower} is silent" in status.problems
 
-    await wait_until_async(is_noticed, HEAL_SECONDS, "its silence is noticed")
-    await nodes.start(follower)
-    await nodes.all_know_each_other()
-    assert on_disk(nodes, blob_id) == {"n1", "n2", "n3"}
-    assert await holders(nodes) == {"n1", "n2", "n3"}
+        await wait_until_async(is_noticed, HEAL_SECONDS, "its silence is noticed")
+        await nodes.start(follower)
+        await nodes.all_know_each_other()
+        assert on_disk(nodes, blob_id) == {"n1", "n2", "n3"}
+        assert await holders(nodes) == {"n1", "n2", "n3"}
 
 
 async def test_fourth_copy_is_one_too_many_and_goes(nodes: LocalNodes) -> None:
