@@ -29,7 +29,7 @@ from astra.log import get_logger
 from astra.model import BLOBS, DROPPED, Blob
 from astra.net import Dialer
 from astra.ports import Clock, MetadataView
-from astra.wire import Commit, Committed, Epochs, RepairBlob
+from astra.wire import Commit, Committed, Epochs, Message, RepairBlob
 from node.membership import ClusterMap
 from node.services.copies import Copies, Standing, choose_extra, choose_target, holders_after
 from node.services.ports import LeaderLink
@@ -42,6 +42,7 @@ __all__ = ["RepairQueue", "RepairService", "SpeedOfRepair"]
 _REPAIR_TIMEOUT_MIN_S: Final = 120.0
 _COMMIT_TIMEOUT_S: Final = 10.0
 _BUSY_MS: Final = 500
+_LOOK_S: Final = 1.0
 _HOPELESS_MAX: Final = 1000
 _SPEED_WINDOW_MS: Final = 30_000
 
@@ -253,7 +254,8 @@ class RepairService:
     async def _make_copy(
         self, blob_id: str, blob: Blob, node_id: str, sources: Sequence[str]
     ) -> None:
-        """On return the node has read every byte of its copy and found it good."""
+        """On return the node has read every byte of its copy and found it good. Raises Unavailable
+        also when it falls silent meanwhile."""
         address = self._cluster.address_of(node_id)
         if address is None:
             raise Unavailable(f"the address of {node_id} is not known")
@@ -261,9 +263,22 @@ class RepairService:
         request = RepairBlob(blob_id=blob_id, size=blob.size, sources=refs)
         expected_s = blob.size * self._parallel_max / (self._mib_per_s * MIB)
         timeout_s = _REPAIR_TIMEOUT_MIN_S + 4 * expected_s
-        await self._dialer.control(address).call(request, timeout_s=timeout_s)
+        call = self._dialer.control(address).call(request, timeout_s=timeout_s)
+        await self._while_live(node_id, asyncio.ensure_future(call))
         self.speed.note(blob.size)
         _log.info("copy is good", blob_id=blob_id, node=node_id)
+
+    async def _while_live(self, node_id: str, work: asyncio.Future[Message]) -> None:
+        """A machine without power refuses nothing and answers nothing, and a large copy may take
+        long: its reports tell the one from the other."""
+        try:
+            while not work.done():
+                await asyncio.wait({work}, timeout=_LOOK_S)
+                if not (work.done() or self._cluster.is_live(node_id)):
+                    raise Unavailable(f"{node_id} fell silent")
+            await work
+        finally:
+            work.cancel()
 
     async def _set_holders(self, blob_id: str, blob: Blob, holders: tuple[str, ...]) -> None:
         command = SetHolders(

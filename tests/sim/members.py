@@ -21,6 +21,7 @@ from msgspec.msgpack import decode
 
 from astra.wire import Membership
 from node.raft.quorum import is_quorum, voters_of
+from node.services.memberplan import promoted
 from node.sightings import OWN_ROW, Known, OwnLife, judge, next_life
 from tests.sim.disk import Storage
 from tests.sim.history import Violation
@@ -148,7 +149,10 @@ class MembersWorld(World):
     def _can_spare_log(self, name: str) -> bool:
         """Whether the others that vote are a majority, whatever membership turns out to hold."""
         left = {each for each, node in self.nodes.items() if each != name and self.votes(node)}
-        return all(is_quorum(group, left) for group in self.memberships())
+        groups = self.memberships()
+        # A leader that has not missed it yet may make it a voter.
+        groups += [promoted(group, name) for group in groups if name in group.learners]
+        return all(is_quorum(group, left) for group in groups)
 
     def _can_spare_chunks(self, name: str) -> bool:
         """Whether all the other copies of what is there are good, and no log may change that."""

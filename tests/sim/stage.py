@@ -40,11 +40,16 @@ class _SmallWorld(World):
         return (3, 0)
 
 
+class _LargerWorld(World):
+    def _shape(self) -> tuple[int, int]:
+        return (3, 2)
+
+
 class Stage:
     """Use `staged`."""
 
-    def __init__(self, seed: int) -> None:
-        self.world: World = _SmallWorld(seed)
+    def __init__(self, seed: int, *, is_larger: bool = False) -> None:
+        self.world: World = _LargerWorld(seed) if is_larger else _SmallWorld(seed)
 
     def begin(self) -> None:
         world = self.world
@@ -178,9 +183,10 @@ def commands_of(entries: Sequence[Entry]) -> list[AnyCommand]:
 
 
 @contextmanager
-def staged(seed: int = 1) -> Generator[Stage]:
-    """The cluster serves inside; a broken promise is raised there."""
-    stage = Stage(seed)
+def staged(seed: int = 1, *, is_larger: bool = False) -> Generator[Stage]:
+    """The cluster serves inside; a broken promise is raised there. A larger one has two nodes more,
+    which vote, too, before long."""
+    stage = Stage(seed, is_larger=is_larger)
     hear(stage.world, all_levels=False)
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     gc.disable()

@@ -134,6 +134,38 @@ def blob_ids(stage: Stage) -> set[str]:
     return {blob_id for node in stage.nodes for blob_id in node.storage.chunks.blobs}
 
 
+# --- a node that gets a copy loses its power ----------------------------------------------------
+
+ELSEWHERE_S: Final = 15.0
+
+
+def test_copy_to_a_node_that_loses_its_power_is_made_on_another_one_soon() -> None:
+    """It refuses nothing and answers nothing; a large copy may take long (seed 1000150)."""
+    with staged(is_larger=True) as stage:
+        world = stage.world
+        stage.ask("g1", put("k", CHUNKS))
+        stage.until(lambda: len(holders(stage)) == 3, "three copies")
+        blob_id, held = blob_ids(stage).pop(), holders(stage)
+        spares = [node for node in stage.nodes if node not in held]
+        world.crash(next(node for node in held if node in stage.followers()), is_silent=True)
+        stage.until(lambda: any(is_copied_to(node) for node in spares), "a copy is under way")
+        first = next(node for node in spares if is_copied_to(node))
+        world.crash(first, is_silent=True)
+        (other,) = (node for node in spares if node is not first)
+        stage.until(
+            lambda: blob_id in other.storage.chunks.blobs, "the other one gets it", ELSEWHERE_S
+        )
+        stage.heal()
+
+
+def holders(stage: Stage) -> list[SimNode]:
+    return [node for node in stage.nodes if node.storage.chunks.blobs]
+
+
+def is_copied_to(node: SimNode) -> bool:
+    return bool(node.storage.chunks.temporaries)
+
+
 # --- a snapshot that is cut short: row 56 --------------------------------------------------------
 
 
