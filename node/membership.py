@@ -206,3 +206,13 @@ def describe_lag(peers: Mapping[str, PeerStatus], last_index: int) -> list[str]:
         for node_id, peer in sorted(peers.items())
         if last_index - peer.match > 1000
     ]
+
+
+def describe_unrecorded(voters: Iterable[str], members: Iterable[str]) -> list[str]:
+    """A cluster was interrupted while it started, and its settings have changed since: who votes
+    is then in no list of members."""
+    return [
+        f"{voter} votes, and is not recorded as a member: start it, or take its vote away with"
+        f" `astra node remove {voter} --force`"
+        for voter in sorted(set(voters) - set(members))
+    ]

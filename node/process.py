@@ -171,6 +171,7 @@ class NodeProcess:
                 sightings=self._sightings,
                 cluster=self._parts.cluster,
                 dialer=self._parts.dialer,
+                clock=self._parts.clock,
             ),
         )
 

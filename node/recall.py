@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from astra.errors import AstraError, WireError
 from astra.log import get_logger
 from astra.net import Dialer
+from astra.ports import Clock
 from astra.wire import LogEnd, Membership, Sighting
 from node.membership import ClusterMap
 from node.raft.log import decode_membership
@@ -36,7 +37,10 @@ class Verdict(NamedTuple):
 
 
 class Recall:
-    def __init__(self, *, sightings: Sightings, cluster: ClusterMap, dialer: Dialer) -> None:
+    def __init__(
+        self, *, sightings: Sightings, cluster: ClusterMap, dialer: Dialer, clock: Clock
+    ) -> None:
+        self._clock = clock
         self._sightings = sightings
         self._cluster = cluster
         self._dialer = dialer
@@ -82,7 +86,8 @@ class Recall:
         await self._renew(await self._ask(self._cluster.node_ids()))
 
     async def _renew(self, seen: dict[str, Sighting]) -> None:
-        await self._sightings.renew(max((each.life for each in seen.values()), default=0))
+        newest = max((each.life for each in seen.values()), default=0)
+        await self._sightings.renew(newest, self._clock.wall_ms())
 
     async def _ask(self, node_ids: Sequence[str]) -> dict[str, Sighting]:
         """The answers, by node, of those that gave one."""

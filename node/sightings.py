@@ -150,9 +150,11 @@ class Sightings:
         """It must not; durable, so that no restart forgets it."""
         await self._keep(replace(self._own, doubt=doubt))
 
-    async def renew(self, seen: int) -> None:
-        """The disk counts again: a new life, above the newest that anybody has seen."""
-        life = max(self._own.life, seen) + 1
+    async def renew(self, seen: int, now_ms: int) -> None:
+        """The disk counts again: a new life, above the newest that anybody has seen (`seen`: of
+        those that answered). Above the time as well, which runs faster than any node restarts:
+        who did not answer may remember a life of the disk that is lost."""
+        life = max(self._own.life, seen, now_ms) + 1
         token = self._rng.randrange(1, _TOKEN_MAX)
         await self._keep(OwnLife(life=life, token=token, took_part=True))
 

@@ -18,7 +18,7 @@ from astra.wire import NodeReport, NodeStatus, Sighting
 from node.applier import Applier
 from node.chunkstore.executor import AsyncChunkStore
 from node.chunkstore.ports import Space
-from node.membership import ClusterMap, describe_lag
+from node.membership import ClusterMap, describe_lag, describe_unrecorded
 from node.raft.types import RaftStatus, Role
 from node.services.blobs import BlobService
 from node.services.ports import Consensus
@@ -152,6 +152,7 @@ class HealthService:
             problems.append(f"only {live} nodes are live: new blobs get fewer copies")
         if raft is not None and raft.role is Role.LEADER:
             problems += describe_lag(raft.peers, raft.last_index)
+            problems += describe_unrecorded(raft.membership.voters, self._cluster.node_ids())
         return problems + self._upkeep.problems()
 
     def _backend_problems(self) -> list[str]:

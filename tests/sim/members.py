@@ -143,8 +143,11 @@ class MembersWorld(World):
     # --- disks -----------------------------------------------------------------------------------
 
     def can_spare(self, name: str) -> bool:
-        """Whether everything can be had without this node's disk."""
-        return self._can_spare_log(name) and self._can_spare_chunks(name)
+        """Whether everything can be had without this node's disk, and the cluster is set up: who
+        votes before it is recorded, and dies, is known to nobody that asks for the members."""
+        newest = self.watch.newest()
+        is_set_up = newest is not None and recorded_nodes(newest).keys() >= set(self.voters)
+        return is_set_up and self._can_spare_log(name) and self._can_spare_chunks(name)
 
     def _can_spare_log(self, name: str) -> bool:
         """Whether the others that vote are a majority, whatever membership turns out to hold."""

@@ -4,7 +4,12 @@ import pytest
 
 from astra.model import NodeInfo, NodeState
 from astra.wire import NodeReport
-from node.membership import ADDRESS_CHARS_MAX, STRANGERS_MAX, ClusterMap
+from node.membership import (
+    ADDRESS_CHARS_MAX,
+    STRANGERS_MAX,
+    ClusterMap,
+    describe_unrecorded,
+)
 
 
 class HandClock:
@@ -156,3 +161,10 @@ def test_followers_are_the_members_outside_of_the_group(cluster_map: ClusterMap)
     cluster_map.set_members([node("n1"), node("n2"), node("n3")])
     cluster_map.in_log = frozenset({"n1", "n2"})
     assert cluster_map.followers() == ["n3"]
+
+
+def test_voter_that_no_list_of_members_has_is_told() -> None:
+    assert describe_unrecorded(("n1", "n2"), ["n1", "n2", "n4"]) == []
+    (problem,) = describe_unrecorded(("n1", "n2", "n3"), ["n1", "n2"])
+    assert "n3 votes, and is not recorded" in problem
+    assert "astra node remove n3 --force" in problem

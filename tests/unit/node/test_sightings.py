@@ -106,6 +106,18 @@ async def test_life_ends_only_when_the_node_took_part() -> None:
     assert second.own.life == 2
 
 
+async def test_life_after_a_lost_disk_is_above_what_nobody_told_it_of() -> None:
+    """Seed 1000196: who remembered life 3 did not answer, life 2 began, and then life 3 again."""
+    remembered = Sighting(life=3, token=33, index=44, term=5)
+    ledger = MemoryLedger()
+    node = sightings(ledger)
+    await node.load()
+    await node.renew(0, now_ms=1_800_000_000_000)
+    restarted = sightings(ledger, seed=2)
+    await restarted.load()
+    assert not judge(restarted.own, last_index=44, term=5, seen=remembered)
+
+
 async def test_doubt_survives_restarts_until_the_life_is_renewed() -> None:
     ledger = MemoryLedger()
     node = sightings(ledger)
@@ -115,7 +127,7 @@ async def test_doubt_survives_restarts_until_the_life_is_renewed() -> None:
         node = sightings(ledger)
         await node.load()
         assert (node.own.life, node.own.doubt) == (1, "old")
-    await node.renew(9)
+    await node.renew(9, now_ms=0)
     assert (node.own.life, node.own.doubt, node.own.took_part) == (10, "", True)
     node = sightings(ledger)
     await node.load()
