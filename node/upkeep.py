@@ -23,7 +23,7 @@ from node.services.metadata_scrub import MetadataScrub
 from node.services.ports import Consensus, LeaderLink
 from node.services.readers import Readers
 from node.services.reads import Reads
-from node.services.rebalance import Rebalancer
+from node.services.rebalance import Balance, Rebalancer
 from node.services.repair import RepairQueue, RepairService
 from node.services.scan import RepairScan
 from node.services.scrub import ScrubService
@@ -133,9 +133,11 @@ class Upkeep:
             repair=self._repair,
             scan=self._scan,
             watch=self._watch,
-            clock=around.clock,
-            arrival_ms=int(told_s * 1000),
-            departure_ms=int((told_s + deleted_s) * 1000),
+            balance=Balance(
+                around.clock,
+                arrival_ms=int(told_s * 1000),
+                departure_ms=int((told_s + deleted_s) * 1000),
+            ),
         )
 
     def _make_garbage(self) -> GarbageCollector:

@@ -52,6 +52,11 @@ class _Untold:
             queue.append((now_ms + for_ms, node_id, change))
             self._bytes[node_id] = self._bytes.get(node_id, 0) + change
 
+    def is_empty(self) -> bool:
+        """Every report tells everything by now."""
+        self.by_node()
+        return not any(queue for _, queue in self._queues)
+
     def by_node(self) -> Mapping[str, int]:
         now_ms = self._clock.monotonic_ms()
         for _, queue in self._queues:
@@ -59,6 +64,31 @@ class _Untold:
                 _, node_id, change = queue.popleft()
                 self._bytes[node_id] -= change
         return self._bytes
+
+
+class Balance:
+    """Who gets blobs, by what the nodes tell and what has moved since. Values and a clock."""
+
+    def __init__(self, clock: Clock, *, arrival_ms: int, departure_ms: int) -> None:
+        """`arrival_ms`, `departure_ms`: after so long, a report tells of a copy that came, or
+        went."""
+        self._untold = _Untold(clock, arrival_ms, departure_ms)
+        self._is_moving = False
+
+    def note(self, receiver: str, giver: str, size: int) -> None:
+        """A copy has moved."""
+        self._untold.note(receiver, giver, size)
+
+    def corrected(self, reports: Sequence[NodeReport]) -> list[NodeReport]:
+        """With everything that moved, told or not."""
+        return with_moves(reports, self._untold.by_node())
+
+    def receiver(self, reports: Sequence[NodeReport]) -> str | None:
+        """None: the disks are about equally full."""
+        found = choose_receiver(self.corrected(reports), is_moving=self._is_moving)
+        # What is told early counts twice for a while: near enough is judged after that.
+        self._is_moving = found is not None or (self._is_moving and not self._untold.is_empty())
+        return found
 
 
 class Rebalancer:
@@ -70,19 +100,14 @@ class Rebalancer:
         repair: RepairService,
         scan: RepairScan,
         watch: NodeWatch,
-        clock: Clock,
-        arrival_ms: int,
-        departure_ms: int,
+        balance: Balance,
     ) -> None:
-        """`arrival_ms`, `departure_ms`: after so long, a report tells of a copy that came, or
-        went."""
         self._reads = reads
         self._consensus = consensus
         self._repair = repair
         self._scan = scan
         self._watch = watch
-        self._untold = _Untold(clock, arrival_ms, departure_ms)
-        self._is_moving = False
+        self._balance = balance
         self._after = ""
         self.moved = 0
 
@@ -106,9 +131,10 @@ class Rebalancer:
             receiver = self._receiver()
             if receiver is None:
                 break
-            giver = choose_giver(blob.holders, self._reports(), receiver)
+            reports = self._balance.corrected(self._watch.reports())
+            giver = choose_giver(blob.holders, reports, receiver)
             if giver is not None and await self._repair.move(blob_id, receiver, giver):
-                self._untold.note(receiver, giver, blob.size)
+                self._balance.note(receiver, giver, blob.size)
                 moved += 1
         self.moved += moved
         return moved
@@ -118,13 +144,7 @@ class Rebalancer:
         may_move = self._consensus.is_leader and last is not None and last.is_settled
         if not may_move or not self._repair.is_idle:
             return None
-        receiver = choose_receiver(self._reports(), is_moving=self._is_moving)
-        self._is_moving = receiver is not None
-        return receiver
-
-    def _reports(self) -> list[NodeReport]:
-        """With everything that moved, told or not."""
-        return with_moves(self._watch.reports(), self._untold.by_node())
+        return self._balance.receiver(self._watch.reports())
 
     async def _next_page(self) -> Sequence[tuple[str, Blob]]:
         page = await self._reads.read(

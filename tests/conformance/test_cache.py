@@ -9,22 +9,10 @@ from astra.ports import Cache
 from node.cache.memory import MemoryCache
 from node.cache.redis import RedisCache
 from node.clock import SystemClock
+from tests.support.handclock import HandClock
 from tests.support.ports import free_port
 from tests.support.services import Services
 from tests.support.wait import wait_until_async
-
-
-class HandClock:
-    """Time that a test moves."""
-
-    def __init__(self) -> None:
-        self.now_ms = 1000
-
-    def monotonic_ms(self) -> int:
-        return self.now_ms
-
-    def wall_ms(self) -> int:
-        return self.now_ms
 
 
 class CacheSuite:

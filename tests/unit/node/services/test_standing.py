@@ -4,19 +4,9 @@ from astra.model import NodeInfo
 from node.membership import ClusterMap
 from node.services.copies import Standing
 from node.services.standing import NodeWatch
+from tests.support.handclock import HandClock
 
 GRACE_MS = 300_000
-
-
-class HandClock:
-    def __init__(self) -> None:
-        self.ms = 1000
-
-    def monotonic_ms(self) -> int:
-        return self.ms
-
-    def wall_ms(self) -> int:
-        return self.ms
 
 
 def cluster_of(clock: HandClock, *names: str) -> ClusterMap:
@@ -32,7 +22,7 @@ def test_standing_of_a_silent_member_is_gone_after_the_grace() -> None:
     watch = NodeWatch(cluster_of(clock, "a", "b"), clock, GRACE_MS)
     watch.observe()
     assert watch.standing("b") is Standing.LATE
-    clock.ms += GRACE_MS
+    clock.now_ms += GRACE_MS
     assert watch.standing("b") is Standing.GONE
 
 
