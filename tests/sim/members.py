@@ -13,6 +13,7 @@ nothing, and of the copies of a blob at most one is lost before it is made again
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -45,6 +46,7 @@ FIRST_SEED: Final = 1_000_000
 OPERATIONS: Final = 130
 CLIENT_PAUSE_S: Final = 1.0  # members need time to change
 FAULT_EVERY_S: Final = 0.7
+OPERATORS: Final = ("ops1", "ops2")
 NOBODY_KNOWS_S: Final = 60.0  # node/seat.py: as long may a node wait whose voters are all gone
 SETTLING_S: Final = 90.0
 
@@ -55,8 +57,14 @@ class MembersWorld(World):
     def __init__(self, seed: int, *, story: bool = False) -> None:
         super().__init__(seed, story=story)
         self.watch.nodes = self.everybody = dict(self.nodes)
-        self.machines["ops"] = self._machine()
-        self.operator = Operator(self)
+        names = OPERATORS[: self.rng.choice((1, 2))]
+        self.machines |= {name: self._machine() for name in names}
+        self.operators = [Operator(self, name) for name in names]
+        self.going: dict[str, str] = {}  # by administrator: the node that it is taking away
+        self.removing: set[str] = set()  # the administrators who are: no log is lost meanwhile
+        self.leaving: set[str] = set()  # what becomes of these nodes was left open
+        self.dead: set[str] = set()  # for good, and still a member
+        self.stays: Counter[str] = Counter()  # how often a node has come into service
         self.lost_log_s = -1e9  # when a log was lost the last time
 
     def _shape(self) -> tuple[int, int]:
@@ -76,15 +84,19 @@ class MembersWorld(World):
         return [name for name in group.voters if name in self.nodes]
 
     def memberships(self) -> list[Membership]:
-        """Those that may hold: the newest of each node in service, on its disk or in its memory,
-        without those after which another one was committed."""
-        nodes = self.nodes.values()
-        found = [newest_config(node.storage.log) for node in nodes]
-        found += [node.core._log._configs[-1] for node in nodes if node.core is not None]
+        """Those that may hold, on the disk or in the memory of a node in service: without those
+        after which another one was committed."""
+        found = [newest_config(node.storage.log) for node in self.nodes.values()]
+        for node in self.nodes.values():
+            found += node.core._log._configs if node.core is not None else ()
         known = max((at for at, _ in found if at <= self.watch.applied_max), default=0)
         return [group for at, group in found if group.voters and at >= known]
 
     # --- who is in service -----------------------------------------------------------------------
+
+    def staying(self) -> set[str]:
+        """Those that no administrator is taking away."""
+        return self.nodes.keys() - set(self.going.values())
 
     def enlist(self, name: str) -> SimNode:
         """A machine of this name, new or as it was left; not started."""
@@ -94,6 +106,8 @@ class MembersWorld(World):
             node = self.everybody[name] = self._node(name, [*self.founders, name])
         lost = self.watch.lost_files.setdefault(name, set())
         lost -= node.storage.chunks.blobs.keys()
+        self.leaving.discard(name)
+        self.stays[name] += 1
         self.nodes[name] = node
         return node
 
@@ -143,11 +157,8 @@ class MembersWorld(World):
     # --- disks -----------------------------------------------------------------------------------
 
     def can_spare(self, name: str) -> bool:
-        """Whether everything can be had without this node's disk, and the cluster is set up: who
-        votes before it is recorded, and dies, is known to nobody that asks for the members."""
-        newest = self.watch.newest()
-        is_set_up = newest is not None and recorded_nodes(newest).keys() >= set(self.voters)
-        return is_set_up and self._can_spare_log(name) and self._can_spare_chunks(name)
+        """Whether everything can be had without this node's disk."""
+        return self._can_spare_log(name) and self._can_spare_chunks(name)
 
     def _can_spare_log(self, name: str) -> bool:
         """Whether the others that vote are a majority, whatever membership turns out to hold."""
@@ -217,7 +228,7 @@ class MembersNemesis(Nemesis):
         world = self.members_world
         node = self._some_node()
         log, chunks = self.rng.choice(((True, True), (True, True), (True, False), (False, True)))
-        may_lose_log = world._can_spare_log(node.name) and not world.operator.is_removing
+        may_lose_log = world._can_spare_log(node.name) and not world.removing
         may_lose_chunks = world._can_spare_chunks(node.name)
         if (may_lose_log or not log) and (may_lose_chunks or not chunks):
             world.lose_disk(node, log=log, chunks=chunks)
@@ -232,11 +243,13 @@ class MembersScenario(Scenario):
 
     def begin(self) -> None:
         super().begin()
-        self.members_world.operator.start()
+        for operator in self.members_world.operators:
+            operator.start()
 
     def live_on(self) -> None:
-        """As in any seed; the administrator was interrupted in the middle of something."""
-        self.members_world.operator.interrupt()
+        """As in any seed; the administrators were interrupted in the middle of something."""
+        for operator in self.members_world.operators:
+            operator.interrupt()
         for name in GATEWAYS:  # they are told where the nodes are by now
             self.world.crash_gateway(name)
         super().live_on()
@@ -281,7 +294,7 @@ class MembersScenario(Scenario):
         for node in world.everybody.values():
             if node.name not in world.nodes and world.rng.random() < 0.5:
                 world.crash(node)
-        world.operator.settle()
+        world.operators[0].settle()
         self.require_whole()
         world.watch.check_tables()
         world.watch.check_referenced()
@@ -292,7 +305,7 @@ class MembersScenario(Scenario):
         def is_whole() -> bool:
             for node in world.nodes.values():
                 world.boot(node)
-            return world.operator.is_settled and not self.what_is_wrong()
+            return world.operators[0].is_settled and not self.what_is_wrong()
 
         if not world.run(HEALING_S + NOBODY_KNOWS_S + SETTLING_S, is_whole):
             raise_violation(world, f"not settled: {self.what_is_wrong()}", HEALING_S)

@@ -3,6 +3,10 @@ time, patiently. A process of its own, which is never cut off; it is interrupted
 
 It keeps to docs/members.md: starts what it has added, waits for a drain to end, stops what it has
 removed, and gives up with --force only what is dead for good.
+
+There may be two, who do not know of each other: what one does is refused or undone by the other.
+What cannot be survived is not done by both together either, so whatever that depends on is in the
+world (`going`, `removing`, `leaving`, `dead`), and holds for all of them.
 """
 
 from __future__ import annotations
@@ -37,15 +41,12 @@ STATUS_S: Final = 3.0  # so long after a disk was lost everybody knows: nobody i
 
 
 class Operator:
-    def __init__(self, world: MembersWorld) -> None:
+    def __init__(self, world: MembersWorld, name: str) -> None:
         self.world = world
-        self.rng = random.Random(f"operator-{world.seed}")
-        self.is_removing = False
+        self.name = name
+        self.rng = random.Random(f"operator-{name}-{world.seed}")
         self.is_settled = False
         self._life: Life | None = None
-        self._number = len(world.nodes)
-        self._leaving: set[str] = set()  # what becomes of them was left open
-        self._dead: set[str] = set()  # for good, and still a member
 
     def start(self) -> None:
         self._live(self._administer())
@@ -54,13 +55,19 @@ class Operator:
         """Whatever it was doing; what it has asked for may still be done."""
         if self._life is not None:
             self.world._end_life(self._life, is_silent=False)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Nothing is under way."""
+        self.world.going.pop(self.name, None)
+        self.world.removing.discard(self.name)
 
     def settle(self) -> None:
         """Again, until what is in service is what the cluster consists of."""
         self._live(self._settle())
 
     def _live(self, work: object) -> None:
-        self._life = life = self.world._new_life("ops")
+        self._life = life = self.world._new_life(self.name)
         life.context.run(self.world.loop.create_task, self.world._watched(work))  # type: ignore[arg-type]  # a coroutine
 
     # --- what it does ----------------------------------------------------------------------------
@@ -71,21 +78,22 @@ class Operator:
             try:
                 await self._change_something()
             except Refused as error:
-                self.world.note(f"ops: refused: {error}")
+                self._note(f"refused: {error}")
             except AstraError as error:
-                self.world.note(f"ops: no answer: {error}")
+                self._note(f"no answer: {error}")
             finally:
-                self.is_removing = False
+                self._forget()
 
     async def _change_something(self) -> None:
-        count = len(self.world.nodes)
+        count = len(self.world.staying())
         chance = self.rng.random()
-        if count >= NODES_MAX or (count > NODES_MIN and chance < 0.5):
+        is_full = len(self.world.nodes) >= NODES_MAX
+        if count > NODES_MIN and (is_full or chance < 0.5):
             if chance < 0.12:
                 await self._replace_dead()
             else:
                 await self._take_away()
-        else:
+        elif not is_full:
             await self._join()
 
     async def _join(self) -> None:
@@ -93,7 +101,6 @@ class Operator:
         node = world.everybody.get(name)
         if node is not None and self.rng.random() < 0.5:
             world.lose_disk(node)
-        self._leaving.discard(name)
         node = world.enlist(name)
         if self.rng.random() < 0.3:
             world.boot(node)
@@ -102,15 +109,14 @@ class Operator:
 
     def _new_name(self) -> str:
         """Of a machine that was here before, or of one that was not."""
-        gone = sorted(self.world.everybody.keys() - self.world.nodes.keys() - self._dead)
+        gone = sorted(self.world.everybody.keys() - self.world.nodes.keys() - self.world.dead)
         if gone and self.rng.random() < 0.5:
             return self.rng.choice(gone)
-        self._number += 1
-        return f"n{self._number}"
+        return f"n{len(self.world.everybody) + 1}"
 
     async def _take_away(self) -> None:
         """Drained and removed, or taken back in the middle of it."""
-        name = self._victim()
+        name = self.world.going[self.name] = self._victim()
         await self._drain(name)
         if self.rng.random() < 0.2:
             await asyncio.sleep(self.rng.uniform(0.0, 3.0))
@@ -137,7 +143,7 @@ class Operator:
                 held = await count_held(leader, name)
             if held.blobs != shown:
                 shown = held.blobs
-                self.world.note(f"ops: {name} still holds {shown} blobs")
+                self._note(f"{name} still holds {shown} blobs")
             if not shown:
                 return True
             await asyncio.sleep(LOOK_S)
@@ -147,15 +153,18 @@ class Operator:
         """A node dies with its disk; another one takes its place."""
         world = self.world
         name = self._victim()
-        if not world.can_spare(name):
+        if world.removing or not world.can_spare(name):
             return
         node = world.nodes[name]
         world.lose_disk(node)
-        self._dead.add(name)
+        world.dead.add(name)
         world.retire(name)
         await self._remove(name, force=True)
         if len(world.nodes) < NODES_MAX:
             await self._join()
+
+    def _note(self, text: str) -> None:
+        self.world.note(f"{self.name}: {text}")
 
     # --- questions -------------------------------------------------------------------------------
 
@@ -170,36 +179,39 @@ class Operator:
             await dialer.close()
 
     async def _add(self, name: str) -> None:
-        self.world.note(f"ops: add {name}")
+        self._note(f"add {name}")
         async with self._leader() as leader:
             await leader.ask(AddMember(node_id=name, address=address_of(name)), Accepted)
-        self.world.note(f"ops: {name} is a member")
+        self._note(f"{name} is a member")
 
     async def _drain(self, name: str, *, undo: bool = False) -> None:
-        self.world.note(f"ops: {'undo the draining of' if undo else 'drain'} {name}")
+        self._note(f"{'undo the draining of' if undo else 'drain'} {name}")
         async with self._leader() as leader:
             await leader.ask(DrainMember(node_id=name, undo=undo), Accepted)
 
     async def _remove(self, name: str, *, force: bool = False) -> None:
-        self.world.note(f"ops: remove {name}{' --force' if force else ''}")
-        self.is_removing = True
-        while self.world.lost_log_s > self.world.loop.now_s - STATUS_S:
+        world = self.world
+        self._note(f"remove {name}{' --force' if force else ''}")
+        world.removing.add(self.name)
+        while world.lost_log_s > world.loop.now_s - STATUS_S:
             await asyncio.sleep(LOOK_S)
-        self._leaving.add(name)
-        named = set() if force else self._blobs_of(name)
+        world.leaving.add(name)
+        stay, named = world.stays[name], set() if force else self._blobs_of(name)
         async with self._leader(CHANGE_S) as leader:
             await leader.ask(RemoveMember(node_id=name, force=force), Accepted)
-        self.world.note(f"ops: {name} is no member any more")
-        still = named & self._blobs_of(name)
-        if still:
-            raise Violation(f"{name} is removed, and {still} still count on it")
-        self._is_gone(name)
+        self._note(f"{name} is no member any more")
+        if force or (name in world.nodes and world.stays[name] == stay):
+            still = named & self._blobs_of(name)
+            if still:
+                raise Violation(f"{name} is removed, and {still} still count on it")
+            self._is_gone(name)
+        # Or else the other one has removed it before, and may have added it again.
 
     def _is_gone(self, name: str) -> None:
         world = self.world
-        self._leaving.discard(name)
-        self._dead.discard(name)
-        self.is_removing = False
+        world.leaving.discard(name)
+        world.dead.discard(name)
+        world.removing.discard(self.name)
         if name in world.nodes:
             self._stop_soon(world.retire(name))
 
@@ -229,7 +241,7 @@ class Operator:
             try:
                 self.is_settled = not await self._settle_something()
             except AstraError as error:
-                self.world.note(f"ops: not settled yet: {error}")
+                self._note(f"not settled yet: {error}")
             await asyncio.sleep(LOOK_S)
 
     async def _settle_something(self) -> bool:
@@ -239,7 +251,7 @@ class Operator:
             found = await leader.ask(ListMembers(), MemberList)
         members = {member.node.node_id: member.node for member in found.members}
         for name in sorted(world.nodes.keys() - members.keys()):
-            if name in self._leaving:
+            if name in world.leaving:
                 self._is_gone(name)
             else:
                 await self._add(name)
@@ -248,11 +260,12 @@ class Operator:
             if node.state is NodeState.DRAINING:
                 await self._drain(name, undo=True)
                 return True
-        for name in sorted(members.keys() - world.nodes.keys()):
+        # Also who died before a row of it was written: the list does not name it.
+        for name in sorted((members.keys() - world.nodes.keys()) | world.dead):
             await self._remove(name, force=True)
             return True
         if len(world.nodes) < NODES_MIN:
             await self._join()
             return True
-        self._leaving.clear()
+        world.leaving.clear()
         return False
