@@ -167,6 +167,10 @@ class Sightings:
             await self._ledger.write({node_id: msgspec.msgpack.encode(after)})
         return known.sighting()
 
+    def seen(self, node_id: str) -> Sighting:
+        """The most that was seen of it, also of one that was removed."""
+        return self._known.get(node_id, Known()).sighting()
+
     def note_report(self, node_id: str, told: Sighting) -> None:
         """Never blocks; stored by `run`."""
         known = self._known.get(node_id, Known())

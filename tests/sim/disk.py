@@ -9,6 +9,7 @@ what was not synced. All calls take simulated time; in the middle of it a crash 
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
@@ -41,6 +42,23 @@ class Storage:
         self.on_append = on_append
         self.sync_s = 0.001  # about how long an fsync takes
         self.is_sync_broken = False
+        self.is_old = False  # an image that was put back, and its log goes on from there
+
+    def imaged(self, rng: random.Random) -> Storage:
+        """Another disk, with what a loss of power would leave on this one now."""
+        image = Storage(self.name, rng, self.on_append)
+        image.log = copy.copy(self.log)  # each of its changes was durable at once
+        image.log._rows, image.log._undo = dict(self.log._rows), []
+        image.ledger.rows = dict(self.ledger.rows)
+        image.tables.take_from(self.tables)
+        for mine, copied in (
+            (self.chunks.blobs, image.chunks.blobs),
+            (self.chunks.temporaries, image.chunks.temporaries),
+            (self.chunks.quarantined, image.chunks.quarantined),
+        ):
+            copied.update((name, bytearray(file)) for name, file in mine.items())
+        image.crash()
+        return image
 
     def crash(self) -> None:
         """Power loss, or kill -9 with the same outcome for what had not returned."""
@@ -73,6 +91,12 @@ class SimMetadataStore(MemoryMetadataStore):
         """The index of the tables themselves; the process learns of it a moment later."""
         mark = self._tables[MARKS.name].docs.get((APPLIED_INDEX,))
         return mark.value if isinstance(mark, Mark) else 0
+
+    def take_from(self, other: SimMetadataStore) -> None:
+        """Has what the other has, durable or not."""
+        for name, rows in other._tables.items():
+            self._tables[name].docs, self._tables[name].keys = dict(rows.docs), list(rows.keys)
+        self._undo = [list(changes) for changes in other._undo]
 
     def forget_waiters(self) -> None:
         """A new life begins: whoever held the turn is dead."""
@@ -136,10 +160,12 @@ class SimRaftStorage:
         await self._storage.fsync()
         self._log.prepare_install(mark)
         self._storage.tables.mark_durable()
+        self._storage.on_append(self._storage.name, (), self._log)
 
     async def install(self, mark: SnapshotMark) -> None:
         await self._storage.fsync()
         self._log.install(mark)
+        self._storage.is_old = False
         self._storage.tables.mark_durable()
 
 

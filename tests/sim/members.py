@@ -14,21 +14,22 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
 from msgspec.msgpack import decode
 
 from astra.wire import Membership
+from node.raft.memory import MemoryLog
 from node.raft.quorum import is_quorum, voters_of
-from node.services.memberplan import promoted
 from node.sightings import OWN_ROW, Known, OwnLife, judge, next_life
 from tests.sim.disk import Storage
 from tests.sim.history import Violation
+from tests.sim.images import Images, is_unnoticed
 from tests.sim.nemesis import GATEWAYS, Nemesis
 from tests.sim.node import SimNode, address_of, sim_settings
-from tests.sim.operator import Operator
+from tests.sim.operator import STATUS_S, Operator
 from tests.sim.scenario import CLIENTS_PER_GATEWAY, HEALING_S, Scenario, raise_violation
 from tests.sim.watch import (
     active_nodes,
@@ -46,6 +47,7 @@ FIRST_SEED: Final = 1_000_000
 OPERATIONS: Final = 130
 CLIENT_PAUSE_S: Final = 1.0  # members need time to change
 FAULT_EVERY_S: Final = 0.7
+PUT_BACK_TRIES: Final = 20
 OPERATORS: Final = ("ops1", "ops2")
 NOBODY_KNOWS_S: Final = 60.0  # node/seat.py: as long may a node wait whose voters are all gone
 SETTLING_S: Final = 90.0
@@ -65,6 +67,7 @@ class MembersWorld(World):
         self.leaving: set[str] = set()  # what becomes of these nodes was left open
         self.dead: set[str] = set()  # for good, and still a member
         self.stays: Counter[str] = Counter()  # how often a node has come into service
+        self.images = Images(self)
         self.lost_log_s = -1e9  # when a log was lost the last time
 
     def _shape(self) -> tuple[int, int]:
@@ -119,7 +122,11 @@ class MembersWorld(World):
         return node
 
     def boot(self, node: SimNode) -> None:
-        if node.life is None and not (recorded_nodes(node) and has_log(node.storage.log)):
+        if node.life is not None:
+            return
+        if is_unnoticed(node.storage) and not self.images.is_found_out(node.name, node.storage):
+            self.lose_disk(node)  # others vote now, and they know nothing of this node
+        if not (recorded_nodes(node) and has_log(node.storage.log)):
             self._configure(node)
         super().boot(node)
 
@@ -161,12 +168,25 @@ class MembersWorld(World):
         return self._can_spare_log(name) and self._can_spare_chunks(name)
 
     def _can_spare_log(self, name: str) -> bool:
-        """Whether the others that vote are a majority, whatever membership turns out to hold."""
+        """Whether the others that vote are a majority, whatever membership turns out to hold; and
+        what this node has seen of the others is not needed."""
+        if self.is_one_unnoticed():
+            return False
         left = {each for each, node in self.nodes.items() if each != name and self.votes(node)}
-        groups = self.memberships()
-        # A leader that has not missed it yet may make it a voter.
-        groups += [promoted(group, name) for group in groups if name in group.learners]
-        return all(is_quorum(group, left) for group in groups)
+        return all(is_quorum(group, left) for group in self._memberships_after(name))
+
+    def _memberships_after(self, lost: str) -> Iterator[Membership]:
+        """Also with learners as voters that have just lost their log: before the leader knows of
+        that it may promote them."""
+        is_news = self.lost_log_s > self.loop.now_s - STATUS_S
+        for group in self.memberships():
+            yield group
+            news = [each for each in group.learners if is_news or each == lost]
+            yield Membership(voters=(*group.voters, *news), voters_outgoing=group.voters_outgoing)
+
+    def is_one_unnoticed(self) -> bool:
+        """Then what everybody has seen is needed to find out that a disk is old."""
+        return any(is_unnoticed(node.storage) for node in self.everybody.values())
 
     def _can_spare_chunks(self, name: str) -> bool:
         """Whether all the other copies of what is there are good, and no log may change that."""
@@ -204,11 +224,14 @@ class MembersWorld(World):
         else:
             fresh.chunks = old.chunks
         if log:
-            self.watch.lost_logs.setdefault(node.name, []).append(old.log)
-            self.lost_log_s = self.loop.now_s
+            self.note_lost_log(node.name, old.log)
         else:
             fresh.log, fresh.tables, fresh.ledger = old.log, old.tables, old.ledger
         node.storage = fresh
+
+    def note_lost_log(self, name: str, log: MemoryLog) -> None:
+        self.watch.lost_logs.setdefault(name, []).append(log)
+        self.lost_log_s = self.loop.now_s
 
     def _lose_files(self, node: SimNode) -> None:
         chunks = node.storage.chunks
@@ -222,7 +245,28 @@ class MembersNemesis(Nemesis):
         super().__init__(world)
 
     def further_actions(self) -> list[tuple[Callable[[], None], int]]:
-        return [(self.lose_disk, 4)]
+        return [(self.lose_disk, 4), (self.take_image, 5)]
+
+    def take_image(self) -> None:
+        """Of a node that has promised something. It is put back as soon as that is survived."""
+        world = self.members_world
+        names = [name for name, node in world.nodes.items() if has_log(node.storage.log)]
+        if names:
+            name = self.rng.choice(names)
+            self._put_back_later(name, world.images.take(world.nodes[name]), PUT_BACK_TRIES)
+
+    def _put_back_later(self, name: str, image: Storage, tries: int) -> None:
+        delay_s = self.rng.uniform(0.5, 3.0)
+        self.world.loop.call_later(delay_s, self._put_back, name, image, tries)
+
+    def _put_back(self, name: str, image: Storage, tries: int) -> None:
+        world = self.members_world
+        if self.is_calm or not tries:
+            return
+        if name in world.nodes and world.images.may_put_back(name, image):
+            world.images.put_back(world.nodes[name], image)
+            tries = self.rng.choice((1, 1, tries))  # or once more, later
+        self._put_back_later(name, image, tries - 1)
 
     def lose_disk(self) -> None:
         world = self.members_world

@@ -13,8 +13,9 @@ from typing import Any, Final
 from astra.commands import AnyCommand, Result
 from astra.model import Extent
 from astra.ports import MetadataTxn
-from astra.wire import BlobStored, Entry, RequestVote
+from astra.wire import BlobStored, Entry, RequestVote, Sighting
 from gateway.blob_write import BlobUpload
+from node import recall
 from node.applier import Applier
 from node.apply import apply_entries, blobs, requests
 from node.apply.state import Batch, Turn
@@ -34,6 +35,7 @@ from node.services.members import MemberService
 from node.services.ports import Applied
 from node.services.querycache import QueryCache
 from node.services.reads import Reads
+from node.sightings import OwnLife
 from tests.sim.disk import SimMetadataStore, SimRaftStorage
 
 Patch = tuple[Any, str, Any]  # where, which name, and what is there instead
@@ -330,6 +332,16 @@ def moved_in_without_a_new_entry() -> Patch:
     return Seat, "_until_wanted", until_wanted
 
 
+@mutant
+def old_disk_is_believed() -> Patch:
+    """Whatever the others have seen of this node."""
+
+    def judge(own: OwnLife, *, last_index: int, term: int, seen: Sighting) -> str:
+        return ""
+
+    return recall, "judge", judge
+
+
 # Only the second scenario does what they need.
 OF_MEMBERS: Final = frozenset(
     {
@@ -337,5 +349,6 @@ OF_MEMBERS: Final = frozenset(
         "empty_disk_votes_at_once",
         "drain_ends_before_the_data_moved",
         "moved_in_without_a_new_entry",
+        "old_disk_is_believed",
     }
 )

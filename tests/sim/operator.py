@@ -99,7 +99,7 @@ class Operator:
     async def _join(self) -> None:
         world, name = self.world, self._new_name()
         node = world.everybody.get(name)
-        if node is not None and self.rng.random() < 0.5:
+        if node is not None and self.rng.random() < 0.5 and not world.is_one_unnoticed():
             world.lose_disk(node)
         node = world.enlist(name)
         if self.rng.random() < 0.3:

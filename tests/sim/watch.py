@@ -43,7 +43,10 @@ class Watch:
     # --- Raft ----------------------------------------------------------------------------------
 
     def on_append(self, name: str, entries: Sequence[Entry], log: MemoryLog) -> None:
-        """Log matching by induction: an (index, term) has one content and one predecessor."""
+        """Log matching by induction: an (index, term) has one content and one predecessor. And
+        nothing is promised on an old disk."""
+        if self.nodes[name].storage.is_old:
+            raise Violation(f"{name} takes part with an old disk")
         for entry in entries:
             before = log._rows.get(entry.index - 1)
             if before is None:
@@ -85,12 +88,12 @@ class Watch:
 
     def _check_safe(self, entry: Entry, holders: set[str]) -> None:
         """No voter without the entry could win an election, by the logs on the disks. Stronger
-        than a majority of copies: it is what figure 8 of the Raft paper is about. Who has no log
-        does not vote."""
+        than a majority of copies: it is what figure 8 of the Raft paper is about. Who has no log,
+        or an old one, does not vote."""
         ends = {
             each.name: each.storage.log.end()
             for each in self.nodes.values()
-            if has_log(each.storage.log)
+            if has_log(each.storage.log) and not each.storage.is_old
         }
         for candidate in ends.keys() - holders:
             group = newest_membership(self.nodes[candidate].storage.log)

@@ -12,7 +12,7 @@ import pytest
 
 from astra.errors import DamagedLog
 from astra.net import Dialer
-from astra.wire import Sighting
+from astra.wire import Accepted, RemoveMember, Sighting
 from node.lastwords import last_words
 from node.metadata.sqlite import SqliteMetadataStore
 from node.raft.config import RaftConfig
@@ -176,6 +176,23 @@ async def test_image_of_a_running_node_is_found_out_and_not_counted_until_a_pers
         await until_votes(nodes, victim)
         assert len((await nodes.locate("bk", b"later-9")).inline) == 1, "the other one has it"
         await nodes.stop(victim)
+
+
+async def test_removed_node_is_told_what_was_seen_of_it(nodes: LocalNodes) -> None:
+    """It may have an old disk, and be a member again before it has asked somebody else (simulation
+    seed 1000166)."""
+    removed = await some_follower(nodes)
+    await until_seen(nodes, removed)
+    await nodes.stop(removed)
+    await nodes.ask(RemoveMember(node_id=removed, force=True), Accepted)
+    dialer = Dialer(secret=SECRET, role="node", peer_id=removed)
+    for other, address in nodes.addresses.items():
+        if other != removed:
+            answer = await dialer.control(address).call(Sighting(life=9, token=9), timeout_s=5)
+            assert isinstance(answer, Sighting)
+            assert answer.index > 0
+            assert answer.life > 0
+    await dialer.close()
 
 
 async def test_restart_is_no_old_disk_alone_together_or_after_long(
