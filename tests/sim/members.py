@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -48,6 +48,7 @@ OPERATIONS: Final = 130
 CLIENT_PAUSE_S: Final = 1.0  # members need time to change
 FAULT_EVERY_S: Final = 0.7
 PUT_BACK_TRIES: Final = 20
+MOVES: Final = 0.2  # of the starts
 OPERATORS: Final = ("ops1", "ops2")
 NOBODY_KNOWS_S: Final = 60.0  # node/seat.py: as long may a node wait whose voters are all gone
 SETTLING_S: Final = 90.0
@@ -68,6 +69,8 @@ class MembersWorld(World):
         self.dead: set[str] = set()  # for good, and still a member
         self.stays: Counter[str] = Counter()  # how often a node has come into service
         self.images = Images(self)
+        self._moves = random.Random(f"moves-{seed}")
+        self.may_move = True
         self.lost_log_s = -1e9  # when a log was lost the last time
 
     def _shape(self) -> tuple[int, int]:
@@ -126,9 +129,21 @@ class MembersWorld(World):
             return
         if is_unnoticed(node.storage) and not self.images.is_found_out(node.name, node.storage):
             self.lose_disk(node)  # others vote now, and they know nothing of this node
+        port = node.settings.listen_port
         if not (recorded_nodes(node) and has_log(node.storage.log)):
             self._configure(node)
+            self._write_addresses(node, node.settings.peers, port)
+        elif self.may_move and has_log(node.storage.log) and self._moves.random() < MOVES:
+            self._write_addresses(node, (*node.settings.peers, *self.nodes), port + 1)
+            self.note(f"{node.name} moves to {node.address}")
         super().boot(node)
+
+    def _write_addresses(self, node: SimNode, names: Iterable[str], port: int) -> None:
+        """Into its settings: where it is from now on, and where these are today. Who moves is told
+        of all: so of two that have moved the last one knows the other."""
+        node.settings = replace(node.settings, listen_port=port)
+        peers = {name: self.everybody[name].address for name in dict.fromkeys(names)}
+        node.settings = replace(node.settings, peers=peers)
 
     def _configure(self, node: SimNode) -> None:
         """As an administrator does: some members that have a log, and itself."""
@@ -292,6 +307,7 @@ class MembersScenario(Scenario):
 
     def live_on(self) -> None:
         """As in any seed; the administrators were interrupted in the middle of something."""
+        self.members_world.may_move = False
         for operator in self.members_world.operators:
             operator.interrupt()
         for name in GATEWAYS:  # they are told where the nodes are by now
@@ -366,6 +382,9 @@ class MembersScenario(Scenario):
             return f"not level: {indexes}"
         if recorded_nodes(newest).keys() != names or active_nodes(newest) != names:
             return f"the members are {recorded_nodes(newest)}, in service are {names}"
+        recorded = {name: row.address for name, row in recorded_nodes(newest).items()}
+        if recorded != {name: node.address for name, node in world.nodes.items()}:
+            return f"the recorded addresses are {recorded}"
         voters = set(leader.core.membership.voters)
         if not voters <= names or len(voters) != min(world.voters_max, len(names)):
             return f"the voters are {voters}, in service are {names}"

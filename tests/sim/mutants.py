@@ -29,7 +29,7 @@ from node.raft.quorum import agreed_value
 from node.raft.state import NodeState
 from node.raft.types import HardState, RaftState
 from node.seat import Seat
-from node.services import garbage, members
+from node.services import garbage, memberplan, members
 from node.services.blobs import BlobService
 from node.services.members import MemberService
 from node.services.ports import Applied
@@ -333,6 +333,11 @@ def moved_in_without_a_new_entry() -> Patch:
 
 
 @mutant
+def moved_node_is_not_recorded() -> Patch:
+    return memberplan, "_follow_report", lambda now: None
+
+
+@mutant
 def old_disk_is_believed() -> Patch:
     """Whatever the others have seen of this node."""
 
@@ -349,6 +354,7 @@ OF_MEMBERS: Final = frozenset(
         "empty_disk_votes_at_once",
         "drain_ends_before_the_data_moved",
         "moved_in_without_a_new_entry",
+        "moved_node_is_not_recorded",
         "old_disk_is_believed",
     }
 )

@@ -82,6 +82,7 @@ def sim_settings(
 
 
 def address_of(name: str) -> str:
+    """At first."""
     return f"{name}:{PORT}"
 
 
@@ -111,6 +112,11 @@ class SimNode:
         self._net = net
         self._redis = redis
         self._stop: asyncio.Event | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it is reached by now."""
+        return f"{self.name}:{self.settings.listen_port}"
 
     @property
     def core(self) -> RaftCore | None:
@@ -176,7 +182,7 @@ class SimNode:
         )
         cluster = ClusterMap(
             node_id=self.name,
-            address=address_of(self.name),
+            address=self.address,
             peers=settings.other_peers(),
             clock=SystemClock(),
             silence_ms=int(settings.peer_silence_s * 1000),

@@ -25,7 +25,7 @@ from astra.net import Dialer
 from astra.wire import Accepted, AddMember, DrainMember, ListMembers, MemberList, RemoveMember
 from tests.sim.history import Violation
 from tests.sim.loop import Life
-from tests.sim.node import SECRET, SimNode, address_of
+from tests.sim.node import SECRET, SimNode
 from tests.sim.watch import held_blobs
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Operator:
     async def _leader(self, attempt_s: float = 3.0) -> AsyncIterator[LeaderClient]:
         """As astra.cli.cluster.connected."""
         dialer = Dialer(secret=SECRET, role="gateway", peer_id="astra-cli")
-        addresses = [address_of(name) for name in self.world.nodes]
+        addresses = [node.address for node in self.world.nodes.values()]
         try:
             yield LeaderClient(dialer, addresses, timeout_s=CHANGE_S, attempt_timeout_s=attempt_s)
         finally:
@@ -180,8 +180,9 @@ class Operator:
 
     async def _add(self, name: str) -> None:
         self._note(f"add {name}")
+        address = self.world.everybody[name].address
         async with self._leader() as leader:
-            await leader.ask(AddMember(node_id=name, address=address_of(name)), Accepted)
+            await leader.ask(AddMember(node_id=name, address=address), Accepted)
         self._note(f"{name} is a member")
 
     async def _drain(self, name: str, *, undo: bool = False) -> None:

@@ -18,7 +18,7 @@ from tests.sim.disk import SimRedis, Storage
 from tests.sim.history import History, Violation
 from tests.sim.loop import LIFE, Life, Machine, SimLoop
 from tests.sim.net import SimNet
-from tests.sim.node import SimNode, address_of, sim_raft_config, sim_settings
+from tests.sim.node import SimNode, sim_raft_config, sim_settings
 from tests.sim.watch import Watch
 
 BUCKET: Final = "bucket"
@@ -231,7 +231,7 @@ class World:
         self.note(f"{name} starts")
         self.gateways[name] = life
         self.net.machine_is_back(name)
-        addresses = tuple(address_of(each) for each in self.nodes)
+        addresses = tuple(node.address for node in self.nodes.values())
         patience_s = 2.5 if name == "g1" else 0.5  # one of them is quick to ask somebody else
         settings = gateway_settings(name, addresses, patience_s=patience_s)
         client = self.clients[name] = life.context.run(Client, settings, BUCKET)
