@@ -3,6 +3,7 @@
 FAULTS rows 28 and 70. Limits of running processes are changed from outside, and given back.
 """
 
+import itertools
 import os
 import resource
 import socket
@@ -57,12 +58,18 @@ def few_files(pids: list[int], spare: int) -> Iterator[None]:
     before = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in pids}
     try:
         for pid, (_, hard) in before.items():
-            limit = len(os.listdir(f"/proc/{pid}/fd")) + spare
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit_for(pid, spare), hard))
         yield
     finally:
         for pid, limits in before.items():
             resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+
+
+def limit_for(pid: int, spare: int) -> int:
+    """The limit is one of numbers: those below it that are free can still be had."""
+    used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    free = (number for number in itertools.count() if number not in used)
+    return next(itertools.islice(free, spare, None))
 
 
 def put_many(s3: S3Client, bucket: str) -> Counter[str]:
@@ -97,7 +104,7 @@ def test_gateway_without_file_descriptors_refuses_and_recovers(
     bucket = new_bucket(impatient, "files")
     status = embedded_cluster.status()
     workers = [each.pid for each in status.gateways if each.pid]
-    for _ in range(BURSTS_MAX):  # what was open before may be closed meanwhile, and make room
+    for _ in range(BURSTS_MAX):  # what is closed meanwhile makes room
         with few_files(workers, spare=4), fresh_client(embedded_cluster) as client:
             outcomes = put_many(client, bucket)
         assert set(outcomes) <= {"ok", *REFUSALS}
