@@ -167,7 +167,8 @@ class ClusterMap:
 
 
 class Reporter:
-    """Sends reports; a lost one costs nothing."""
+    """Sends reports; a lost one costs nothing. To strangers, too: who was away knows some members
+    by its settings only, and they may know it by an address that it has no more."""
 
     def __init__(
         self,
@@ -194,7 +195,7 @@ class Reporter:
     async def send_once(self) -> None:
         report = await self._make_report()
         self._cluster.note(report)
-        others = [node_id for node_id in self._cluster.node_ids() if node_id != report.node_id]
+        others = [node_id for node_id in self._cluster.known_ids() if node_id != report.node_id]
         for ref in self._cluster.refs(others):
             self._dialer.control(ref.address).send(report)
 

@@ -95,8 +95,9 @@ class MembersWorld(World):
         found = [newest_config(node.storage.log) for node in self.nodes.values()]
         for node in self.nodes.values():
             found += node.core._log._configs if node.core is not None else ()
+        found = [(at, group) for at, group in found if group.voters]  # some have moved out
         known = max((at for at, _ in found if at <= self.watch.applied_max), default=0)
-        return [group for at, group in found if group.voters and at >= known]
+        return [group for at, group in found if at >= known]
 
     # --- who is in service -----------------------------------------------------------------------
 

@@ -71,9 +71,10 @@ class Watch:
         self.applied_max = max(self.applied_max, entries[-1].index)
 
     def _check_durable(self, entry: Entry, name: str) -> None:
-        """It is, or was on a disk that is lost since, with a majority of those who voted then."""
-        core = self.nodes[name].core
-        if core is None:
+        """It is, or was on a disk that is lost since, with a majority of those who voted then: by
+        any membership that was appended after it, which its leader may be the only one to have."""
+        cores = [node.core for node in self.nodes.values() if node.core is not None]
+        if self.nodes[name].core not in cores:
             return
         holders = {each.name for each in self.nodes.values() if _has_entry(each.storage.log, entry)}
         had = {
@@ -81,7 +82,12 @@ class Watch:
             for each, logs in self.lost_logs.items()
             if any(_has_entry(log, entry) for log in logs)
         }
-        groups = memberships_since(core, entry.index)
+        groups = [
+            group
+            for core in cores
+            if core._log.matches(entry.index, entry.term)
+            for group in memberships_since(core, entry.index)
+        ]
         if not any(is_quorum(group, holders | had) for group in groups):
             raise Violation(f"entry {entry.index} was applied on {name}, but only {holders} has it")
         self._check_safe(entry, holders)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from astra.wire import (
 )
 from node.raft.config import RaftConfig
 from tests.support.nodes import NO_EPOCHS, LocalNodes, put_of
+from tests.support.ports import free_ports
 from tests.support.wait import wait_until_async
 
 JOIN_SECONDS = 20.0
@@ -272,6 +273,46 @@ async def test_voter_that_was_away_while_the_others_were_replaced_is_counted_whe
         assert (await nodes.put_inline("bk", b"after", b"x")) is not None
         located = await nodes.locate("bk", b"k")
         assert [data for _, data in located.inline] == [b"while it was away"]
+
+
+async def test_node_that_moved_while_it_was_away_tells_those_that_only_its_settings_name(
+    tmp_path: Path,
+) -> None:
+    """Nobody leads who could tell either of the other (seed 1000486)."""
+    nodes = LocalNodes(tmp_path, voters=3, learners=1)
+    for name in nodes.voters:
+        peers = {each: nodes.addresses[each] for each in nodes.voters}
+        nodes.change(name, raft=QUICK, voters_max=3, peers=peers)
+    async with only(nodes, *nodes.voters):
+        await until_votes(nodes, *nodes.voters)
+        await nodes.all_are_level()
+        away = await some_follower(nodes)
+        await nodes.stop(away)
+        await nodes.ask(AddMember(node_id="n4", address=nodes.addresses["n4"]), Accepted)
+        await nodes.start("n4")
+
+        async def n4_misses() -> set[str]:
+            status = await nodes.status("n4")
+            return {name for name in nodes.voters if status and says_silent(status, name)}
+
+        await wait_until_async(lambda: is_set(n4_misses, {away}), JOIN_SECONDS, "n4 is a member")
+        for name in nodes.voters:
+            if name != away:
+                await nodes.stop(name)
+        (port,) = free_ports(1)
+        nodes.addresses[away] = f"127.0.0.1:{port}"
+        nodes.change(away, listen_port=port, peers=nodes.addresses)
+        await nodes.start(away)
+        gone = set(nodes.voters) - {away}
+        await wait_until_async(lambda: is_set(n4_misses, gone), JOIN_SECONDS, "n4 has found it")
+
+
+def says_silent(status: NodeStatus, name: str) -> bool:
+    return f"{name} is silent" in status.problems
+
+
+async def is_set(find: Callable[[], Awaitable[set[str]]], wanted: set[str]) -> bool:
+    return await find() == wanted
 
 
 @pytest.mark.parametrize("is_restarted", [False, True])
