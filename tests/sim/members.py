@@ -243,6 +243,7 @@ class MembersWorld(World):
             self.note_lost_log(node.name, old.log)
         else:
             fresh.log, fresh.tables, fresh.ledger = old.log, old.tables, old.ledger
+            fresh.is_old = old.is_old
         node.storage = fresh
 
     def note_lost_log(self, name: str, log: MemoryLog) -> None:
