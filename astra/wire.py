@@ -573,13 +573,16 @@ class LogEnd(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 class Sighting(Wire, frozen=True, kw_only=True, tag="sighting"):
     """How far a node has come: its newest start (number, random token), and how much of the log it
     has durably. From a node that starts it is a question: noted durably, and answered by the most
-    that the receiver had seen of it before, with the end of the receiver's own log."""
+    that the receiver had seen of it before, with the end of the receiver's own log. `node_id` is of
+    who answers (another one may be at its address by now), `takes_part` says that it votes."""
 
     life: int = 0
     token: int = 0
     index: int = 0  # committed entries
     term: int = 0
     log_end: LogEnd | None = None
+    node_id: str = ""
+    takes_part: bool = False
 
 
 class NodeReport(Wire, frozen=True, kw_only=True, tag="report"):

@@ -128,7 +128,7 @@ class LogFollower:
         run again later."""
         self._is_finished = False
         self.commit_index = self._applier.applied_index
-        self.membership, self._membership_index = None, 0
+        self.forget_group()
         while not self._is_finished:
             try:
                 if await self._was_pushed(interval_s):
@@ -244,6 +244,11 @@ class LogFollower:
         if self._leader_at is None:
             raise Unavailable("no leader is known to take a snapshot from")
         await self._snapshots.fetch(self._leader_at, self._applier.applied_index)
+        self.forget_group()
+
+    def forget_group(self) -> None:
+        """What was known of it is of an older index than what is applied."""
+        self.membership, self._membership_index = None, 0
 
     async def _ask(self, question: Message, kind: type[M]) -> M:
         """The leader, whoever that is by now."""

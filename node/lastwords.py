@@ -83,5 +83,6 @@ def _renew(settings: NodeSettings) -> str:
     database = "" if settings.metadata == "sqlite" else ", give it an empty PostgreSQL database"
     return (
         f"one node after the other, move {settings.data_dir} away{database} and start it: it gets"
-        " everything again from the other nodes"
+        " everything again from the other nodes. Wait until `astra status` tells no problem before"
+        " the next one: until then some data is there only"
     )

@@ -28,6 +28,7 @@ from node.raft.types import PeerStatus
 STRANGERS_MAX: Final = 100
 ADDRESS_CHARS_MAX: Final = 300  # the longest name of a host, and a port
 _EAGER_REPORTS: Final = 10
+_ROUNDS_OF_STRANGERS: Final = 10
 
 
 class ClusterMap:
@@ -167,8 +168,8 @@ class ClusterMap:
 
 
 class Reporter:
-    """Sends reports; a lost one costs nothing. To strangers, too: who was away knows some members
-    by its settings only, and they may know it by an address that it has no more."""
+    """Sends reports; a lost one costs nothing. Now and then to strangers, too: who was away knows
+    some members by its settings only, and they may know it by an address that it has no more."""
 
     def __init__(
         self,
@@ -182,6 +183,7 @@ class Reporter:
         self._cluster = cluster
         self._make_report = make_report
         self._interval_s = interval_s
+        self._round = 0
 
     async def run(self) -> None:
         """Until cancelled. Often at first, so that a cluster that starts knows itself soon."""
@@ -195,8 +197,10 @@ class Reporter:
     async def send_once(self) -> None:
         report = await self._make_report()
         self._cluster.note(report)
-        others = [node_id for node_id in self._cluster.known_ids() if node_id != report.node_id]
-        for ref in self._cluster.refs(others):
+        is_for_all = self._round % _ROUNDS_OF_STRANGERS == 0
+        self._round += 1
+        names = self._cluster.known_ids() if is_for_all else self._cluster.node_ids()
+        for ref in self._cluster.refs([name for name in names if name != report.node_id]):
             self._dialer.control(ref.address).send(report)
 
 

@@ -428,10 +428,16 @@ class NodeProcess:
         )
 
     async def _sighting(self, node_id: str, told: Sighting) -> Sighting:
-        """The most that was seen of a node that starts; a leader knows what it acknowledged."""
-        seen = await self._sightings.note_start(node_id, told)
-        index = max(seen.index, await self._acknowledged_by(node_id))
-        return replace(seen, index=index, log_end=self.consensus.log_end())
+        """The most that was seen of a node that starts; a leader knows what it acknowledged. Of a
+        stranger nothing is kept."""
+        if self._parts.cluster.is_member(node_id):
+            seen = await self._sightings.note_start(node_id, told)
+            seen = replace(seen, index=max(seen.index, await self._acknowledged_by(node_id)))
+        else:
+            seen = self._sightings.seen(node_id)
+        seat = self.consensus
+        own_id = self._settings.node_id
+        return replace(seen, node_id=own_id, takes_part=seat.takes_part, log_end=seat.log_end())
 
     async def _acknowledged_by(self, node_id: str) -> int:
         """0 unless this node leads for certain: another leader may have cut the rest off."""

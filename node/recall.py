@@ -3,14 +3,16 @@
 Answers of so many voters are needed that they and this node are a majority: without one it could
 not do anything anyway. Which voters: those by the newest of the logs that were heard of, the own
 one included. Whoever has it may lead, and goes by that membership; those of the own log may be
-replaced and gone. All the others are asked, because the one that knows may be any; who is down is
-not waited for. `astra doctor --accept-old` overrules what they say.
+replaced and gone. Who sits beside the group itself does not count: it may have forgotten this node,
+and elects nobody. All the others are asked, because the one that knows may be any; who is down is
+not waited for, but for as long as one that is there may take to answer, or to tell where it is.
+`astra doctor --accept-old` overrules what they say.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Final, NamedTuple
 
 from astra.errors import AstraError, WireError
@@ -20,11 +22,12 @@ from astra.ports import Clock
 from astra.wire import LogEnd, Membership, Sighting
 from node.membership import ClusterMap
 from node.raft.log import decode_membership
-from node.raft.quorum import is_quorum, members_of
+from node.raft.quorum import is_quorum, members_of, voters_of
 from node.raft.types import RaftState
 from node.sightings import Sightings, judge
 
 _ANSWER_S: Final = 1.0
+_HEAR_MS: Final = 2000  # the time of two reports
 
 _log = get_logger("recall")
 
@@ -45,6 +48,7 @@ class Recall:
         self._cluster = cluster
         self._dialer = dialer
         self._heard: tuple[LogEnd, ...] = ()  # in the last round of questions
+        self._began_ms: int | None = None
 
     def others(self, state: RaftState) -> list[str]:
         """Who may have seen this node."""
@@ -71,10 +75,24 @@ class Recall:
                 await self._sightings.distrust(f"{doubt} ({node_id} says so)")
                 return Verdict(is_known=True, doubt=self._sightings.own.doubt)
         group = newest_group((log_end_of(state), *self._heard))
-        if not is_quorum(group, seen.keys() | {self._cluster.node_id}):
+        voting = {node_id for node_id, sighting in seen.items() if sighting.takes_part}
+        if not is_quorum(group, voting | {self._cluster.node_id}):
+            return Verdict(is_known=False)
+        if self._may_hear_more(voters_of(group), seen.keys()):
             return Verdict(is_known=False)
         await self._sightings.trust()
         return Verdict(is_known=True)
+
+    def _may_hear_more(self, voters: Set[str], answered: Set[str]) -> bool:
+        """Of a voter that is slow, or whose address is not known yet; or, if this node was once the
+        only one, of those that have joined it since its disk was copied."""
+        others = voters - {self._cluster.node_id}
+        if others and others <= answered:
+            return False
+        now_ms = self._clock.monotonic_ms()
+        if self._began_ms is None:
+            self._began_ms = now_ms
+        return now_ms - self._began_ms < _HEAR_MS
 
     async def distrust(self, doubt: str) -> str:
         """Durable; gives the doubt back."""
@@ -90,11 +108,15 @@ class Recall:
         await self._sightings.renew(newest, self._clock.wall_ms())
 
     async def _ask(self, node_ids: Sequence[str]) -> dict[str, Sighting]:
-        """The answers, by node, of those that gave one."""
+        """The answers, by node, of those that gave one themselves."""
         others = [node_id for node_id in node_ids if node_id != self._cluster.node_id]
         refs = self._cluster.refs(others)
         answers = await asyncio.gather(*(self._ask_one(ref.address) for ref in refs))
-        return {ref.node_id: answer for ref, answer in zip(refs, answers, strict=True) if answer}
+        return {
+            ref.node_id: answer
+            for ref, answer in zip(refs, answers, strict=True)
+            if answer is not None and answer.node_id == ref.node_id
+        }
 
     async def _ask_one(self, address: str) -> Sighting | None:
         own = self._sightings.own

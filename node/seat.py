@@ -98,6 +98,12 @@ class Seat:
         """None while this node sits beside the group."""
         return self.raft if self._in_use is self.raft else None
 
+    @property
+    def takes_part(self) -> bool:
+        """In the group, or about to be as soon as it has asked the others. Who does not votes for
+        nobody, and may have forgotten what it knew of others."""
+        return self.driver is not None or self._stored is not None
+
     def log_end(self) -> LogEnd | None:
         """Of the log, or of what is followed; None while the group there is not known."""
         if self._stored is not None:
@@ -112,15 +118,12 @@ class Seat:
     # --- life ---
 
     async def start(self, applied: int) -> None:
-        """Moves in when this node's own log says that it belongs there, and nobody else may know
-        better. Raises DamagedLog."""
+        """Looks whether this node's log says that it belongs to the group. Raises DamagedLog."""
         await self._storage.initialize(_NOBODY)
         state = await self.raft.load(applied)
         if not log_end_of(state).membership.voters:
             return  # never was part of any group, or moved out
         self._stored, self._stored_term = state, state.hard_state.term
-        if not self._recall.others(state):
-            await self._return(state)
 
     async def run(self, interval_s: float) -> None:
         """For ever. Goes on where this node was; or starts a cluster together with the other
@@ -234,6 +237,7 @@ class Seat:
     async def _move_out(self) -> None:
         """What this node has acknowledged or voted for is given up: it moves in again as one that
         comes back without a disk does."""
+        self._follower.forget_group()
         self._in_use = self._follower
         self._invited.clear()
         await self.raft.leave()

@@ -194,8 +194,6 @@ def _add_node_routes(table: _Table, services: Services) -> None:
     async def sighting(peer: Peer, told: Sighting) -> Message:
         if peer.role != "node":
             return Sighting()
-        if not services.cluster.is_member(peer.peer_id):
-            return services.sightings.seen(peer.peer_id)  # and nothing of a stranger is kept
         return await services.sighting(peer.peer_id, told)
 
     def note_report(peer: Peer, report: NodeReport) -> None:

@@ -89,6 +89,8 @@ def _make_missing(disk: Disk, parent: int, names: tuple[str, ...]) -> None:
 def _refuse_blobs_without_marker(disk: Disk, root: int) -> None:
     """Blobs without a marker are somebody's data: only a person may decide whose."""
     with _opened(disk, BLOBS, root) as blobs:
+        if not set(disk.names(blobs)) <= set(LEAVES):
+            raise ForeignDirectory(f"{BLOBS} holds what is not ours, without a {MARKER} file")
         for leaf in LEAVES:
             with _opened(disk, leaf, blobs) as directory:
                 if disk.names(directory):

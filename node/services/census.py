@@ -97,6 +97,7 @@ class SelfCensus:
         self._leader = leader
         self._barrier = barrier
         self.missing = 0  # as far as is known
+        self.is_counted = False  # all of it, once since the start
         self._remembered: list[str] = []  # of these
 
     async def run(self, interval_s: float) -> None:
@@ -104,6 +105,7 @@ class SelfCensus:
         while True:
             try:
                 self.missing = await self.walk()
+                self.is_counted = True
                 await self._until_due(interval_s)
             except Fatal:
                 raise
@@ -144,10 +146,13 @@ class SelfCensus:
                 for blob_id, blob in page
                 if self._node_id in blob.holders and not await is_whole(self._chunks, blob_id)
             ]
+            missing += len(mine)
+            self.missing = max(
+                self.missing, missing
+            )  # to tell them may take as long as to copy them
             if mine:
                 _log.warning("copies are missing or damaged", count=len(mine), first=mine[0])
                 await report_bad(self._leader, self._node_id, mine)
-            missing += len(mine)
             self._remembered += mine[: _REMEMBERED_MAX - len(self._remembered)]
             if len(page) < PAGE:
                 return missing

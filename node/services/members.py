@@ -314,8 +314,9 @@ def _require_takers(nodes: Mapping[str, NodeInfo], node: NodeInfo) -> None:
     if others < REPLICAS:
         raise _refusal(
             f"{node.node_id} cannot be emptied: each blob has {REPLICAS} copies, on nodes that do"
-            f" not drain, and there are {others} others. Add a node first; or give this one up with"
-            " --force (astra node remove), and have fewer copies"
+            f" not drain, and there are {others} others. Add a node first; or, to have fewer"
+            " copies, wait until `astra status` tells no problem and give this one up with"
+            " `astra node remove --force`"
         )
 
 

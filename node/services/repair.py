@@ -181,8 +181,8 @@ class RepairService:
         try:
             await self._make_copy(blob_id, blob, node_id, sources)
         except AstraError:
-            if not sources or self._watch.standing(node_id) is Standing.LIVE:
-                raise  # alive: tried again later, and read from the others meanwhile
+            if not sources or self._watch.standing(node_id) in (Standing.LIVE, Standing.LATE):
+                raise  # here, or soon back: tried again later, and read from the others meanwhile
             await self._restore(blob_id, blob)
 
     async def _restore(self, blob_id: str, blob: Blob) -> None:

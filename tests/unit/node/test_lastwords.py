@@ -40,6 +40,7 @@ def settings(metadata: str) -> NodeSettings:
         (DamagedTables("page 3"), "away and start it"),
         (UnknownFormat("schema 9"), "newer version"),
         (OldFormat("schema 1"), "older version again; or, one node after the other, move"),
+        (OldFormat("layout 1"), "Wait until `astra status` tells no problem before the next one"),
         (InvariantBroken("a bug"), "for a report"),
         (StoreError("cannot open"), "check the disk"),
         (RuntimeError("a bug"), "for a report"),

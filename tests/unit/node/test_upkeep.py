@@ -11,7 +11,7 @@ import pytest
 
 from astra.commands import AddHolder, NewBlob, PutDone, PutNode
 from astra.model import NodeInfo, NodeState
-from astra.wire import Accepted, PlaceBlobs, Placed, TransferLeadership
+from astra.wire import Accepted, PlaceBlobs, Placed, ReportBadBlobs, TransferLeadership
 from tests.support.nodes import NO_EPOCHS, LocalNodes, put_of
 from tests.support.wait import wait_until_async
 
@@ -71,6 +71,14 @@ async def a_follower(nodes: LocalNodes) -> str:
     return "n1" if leader != "n1" else "n2"
 
 
+async def until_missed(nodes: LocalNodes, name: str) -> None:
+    async def is_noticed() -> bool:
+        status = await nodes.status(await nodes.leader() or "")
+        return status is not None and f"{name} is silent" in status.problems
+
+    await wait_until_async(is_noticed, HEAL_SECONDS, "its silence is noticed")
+
+
 async def until_held_by(nodes: LocalNodes, blob_id: str, wanted: set[str]) -> None:
     """By metadata and by the disks."""
 
@@ -104,15 +112,38 @@ async def test_holder_that_returns_within_the_grace_is_not_replaced(tmp_path: Pa
         blob_id = await put(nodes, ["n1", "n2", "n3"])
         follower = await a_follower(nodes)
         await nodes.stop(follower)
-
-        async def is_noticed() -> bool:
-            status = await nodes.status(await nodes.leader() or "")
-            return status is not None and f"{follower} is silent" in status.problems
-
-        await wait_until_async(is_noticed, HEAL_SECONDS, "its silence is noticed")
+        await until_missed(nodes, follower)
         await nodes.start(follower)
         await nodes.all_know_each_other()
         assert on_disk(nodes, blob_id) == {"n1", "n2", "n3"}
+        assert await holders(nodes) == {"n1", "n2", "n3"}
+
+
+async def test_bad_copy_of_a_node_that_is_away_for_a_moment_is_repaired_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    """Nobody else gets one within the grace, and the scrub of the node comes in a week."""
+    async with four_nodes(tmp_path, grace_s=600.0) as nodes:
+        blob_id = await put(nodes, ["n1", "n2", "n3"])
+        follower = await a_follower(nodes)
+        await nodes.stop(follower)
+        (path,) = nodes.settings[follower].data_dir.rglob(blob_id)
+        content = path.read_bytes()
+        path.write_bytes(b"#" + content[1:])
+        await until_missed(nodes, follower)
+        await nodes.ask(ReportBadBlobs(blob_ids=(blob_id,), node_id=follower), Accepted)
+
+        async def is_tried_again() -> bool:
+            status = await nodes.status(await nodes.leader() or "")
+            return status is not None and dict(status.work)["repair"] == "1 waiting"
+
+        await wait_until_async(is_tried_again, HEAL_SECONDS, "it failed, and waits")
+        await nodes.start(follower)
+
+        def is_good() -> bool:
+            return path.read_bytes() == content
+
+        await wait_until_async(is_good, HEAL_SECONDS, "the copy is good again")
         assert await holders(nodes) == {"n1", "n2", "n3"}
 
 

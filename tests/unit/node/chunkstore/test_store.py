@@ -18,7 +18,7 @@ from astra.errors import (
     StorageFull,
     UnknownFormat,
 )
-from node.chunkstore.layout import MARKER, initialise
+from node.chunkstore.layout import BLOBS, MARKER, initialise
 from node.chunkstore.ports import DamagedBlob, DiskFailed
 from node.chunkstore.store import DiskChunkStore
 from tests.support.chunkstore import (
@@ -292,3 +292,10 @@ def test_no_file_descriptor_stays_open(bench: DiskBench) -> None:
         bench.store.open(ONE)
     bench.store.quarantine(ONE)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_initialise_refuses_directories_of_another_layout_without_a_marker(tmp_path: Path) -> None:
+    """They may be full of somebody's blobs."""
+    (tmp_path / BLOBS / "0" / "12").mkdir(parents=True)
+    with pytest.raises(ForeignDirectory, match="what is not ours"):
+        initialise(str(tmp_path), cluster_id=CLUSTER, node_id=NODE)

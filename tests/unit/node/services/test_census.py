@@ -37,6 +37,7 @@ class LeaderEnd:
 
     reported: list[str] = field(default_factory=list)
     away: int = 0
+    is_busy: bool = False  # never answers
 
     def tell(self, message: Message) -> None:
         raise AssertionError("nothing is told here")
@@ -45,6 +46,8 @@ class LeaderEnd:
         if self.away:
             self.away -= 1
             raise Unavailable("no leader")
+        if self.is_busy:
+            await asyncio.Event().wait()
         assert isinstance(message, ReportBadBlobs)
         assert message.node_id == "n1"
         self.reported += message.blob_ids
@@ -91,6 +94,26 @@ async def test_self_census_reports_each_missing_copy_over_pages_and_failures(
     missing = [n for number, n in enumerate(names) if number % 5 and number % 3 == 0]
     assert await found.walk() == len(missing)
     assert leader.reported == missing
+
+
+async def test_self_census_says_what_is_missing_before_it_is_told(
+    chunks: AsyncChunkStore,
+) -> None:
+    """To tell the leader of a whole lost disk takes as long as to copy it, and who takes away the
+    next disk meanwhile goes by status."""
+    tables, leader = MemoryMetadataStore(), LeaderEnd(is_busy=True)
+
+    async def write(txn: MetadataTxn) -> None:
+        for number in range(3):
+            await txn.put(BLOBS, (blob_id(number),), Blob(size=4, references=1, holders=("n1",)))
+
+    await tables.write(write)
+    found = SelfCensus(node_id="n1", store=tables, chunks=chunks, leader=leader, barrier=no_barrier)
+    assert not found.is_counted
+    walk = asyncio.create_task(found.run(interval_s=3600))
+    await wait_until_async(lambda: found.missing == 3, 5, "the missing ones are counted")
+    assert not found.is_counted
+    walk.cancel()
 
 
 async def test_self_census_copy_that_is_back_or_elsewhere_is_missing_no_more(
