@@ -26,7 +26,7 @@ from tests.support.wait import wait_until
 
 EXIT_FATAL: Final = 70
 FATAL_S: Final = 20.0
-REFILL_S: Final = 60.0
+REFILL_S: Final = 90.0
 _CUT: Final = Link(cut=True)
 
 

@@ -38,7 +38,7 @@ from tests.support.services import Backends, Services
 from tests.support.wait import wait_until
 
 READY_S: Final = 40.0
-HEALTHY_S: Final = 60.0
+HEALTHY_S: Final = 90.0  # what a walk over all blobs has found is said until the next, 60 s later
 TMPFS_BYTES: Final = 4 << 30
 
 Tables = dict[str, dict[str, str | int | float | bool]]
@@ -231,6 +231,8 @@ class Rig:
                 continue
             applied.add(status.applied_index)
             found += [f"{name}: {problem}" for problem in status.problems]
+            if status.role == "learner":
+                found.append(f"{name} does not vote yet")
             if not status.healthy:
                 found.append(f"{name} is not healthy")
         if len(applied) > 1:

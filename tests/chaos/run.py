@@ -26,7 +26,7 @@ from tests.support.services import Services
 from tests.support.wait import wait_until
 
 QUIET_S: Final = 1.0  # load before the first fault
-COPIES_S: Final = 60.0
+COPIES_S: Final = 90.0  # what the walk of a new leader took for arriving, the next one finds
 ANSWER_S: Final = 40.0
 
 

@@ -30,7 +30,9 @@ PAUSE_MS = 1500
 def cluster_on_services(services: Services, start_cluster: StartCluster) -> Iterator[Cluster]:
     """A cluster of this test's own; all servers run again afterwards."""
     services.start_all()
-    yield start_cluster("services")
+    cluster = start_cluster("services")
+    cluster.wait_healthy()  # all voters take part: one of them can be missed
+    yield cluster
     services.start_all()
 
 

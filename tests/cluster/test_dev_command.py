@@ -212,6 +212,10 @@ def _check_credentials_file(data: Path) -> None:
 
 
 def _check_status(data: Path) -> None:
+    def is_well() -> bool:
+        return _astra("status", "--data", str(data)).returncode == 0
+
+    wait_until(is_well, READY_SECONDS, "every node is through with its start", poll=0.2)
     done = _astra("status", "--data", str(data), "-o", "json")
     assert done.returncode == 0, done
     status = json.loads(done.stdout)

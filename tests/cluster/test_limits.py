@@ -95,7 +95,7 @@ def check_recovered(cluster: Cluster, s3: S3Client, bucket: str, pids: set[int])
     outcomes = put_many(s3, bucket)
     assert outcomes == Counter(ok=CLIENTS)
     cluster.wait_healthy()
-    assert set(cluster.pids()) == pids, "no process ended"
+    wait_until(lambda: set(cluster.pids()) == pids, SECONDS, "no process has ended")
 
 
 def test_gateway_without_file_descriptors_refuses_and_recovers(

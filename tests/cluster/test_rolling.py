@@ -22,7 +22,7 @@ from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.cluster
 
-WELL_SECONDS = 30.0
+WELL_SECONDS = 90.0  # what a walk over all blobs has found is said until the next, 60 s later
 GAP_SECONDS_MAX = 3.0
 WRITES_BETWEEN = 15
 BODY = bytes(range(256)) * (12 * 1024)
@@ -44,7 +44,10 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 def all_is_well(rig: Rig) -> bool:
     """As `astra status` says it."""
     return all(
-        isinstance(status, NodeStatus) and status.healthy and not status.problems
+        isinstance(status, NodeStatus)
+        and status.healthy
+        and status.role != "learner"  # beside the group: the next one cannot be missed yet
+        and not status.problems
         for status in rig.statuses().values()
     )
 

@@ -15,9 +15,9 @@ from node.raft.memory import MemoryLog, MemoryStorage
 from node.raft.types import SnapshotMark, SnapshotOffer
 
 FAST = RaftConfig(
-    election_timeout_min_ms=150,
-    election_timeout_max_ms=300,
-    heartbeat_ms=30,
+    election_timeout_min_ms=300,
+    election_timeout_max_ms=900,
+    heartbeat_ms=50,
     tick_ms=10,
     lease_margin_ms=30,
     entries_retained=0,

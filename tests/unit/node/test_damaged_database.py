@@ -31,6 +31,7 @@ async def nodes(tmp_path: Path) -> AsyncIterator[LocalNodes]:
         await nodes.make_bucket("bk")
         for key in KEYS:
             await nodes.put_inline("bk", key, b"body of " + key)
+        await nodes.all_are_level()
         yield nodes
 
 
@@ -62,8 +63,7 @@ async def end_of(nodes: LocalNodes, name: str) -> DamagedTables:
 async def test_damaged_leader_says_so_hands_over_ends_and_gets_everything_again(
     nodes: LocalNodes, tmp_path: Path
 ) -> None:
-    victim = await nodes.leader()
-    assert victim is not None
+    victim = await nodes.the_leader()
     flip_a_key(nodes, victim, b"key-07", b"kdy-07")
     await until_says(nodes, victim, "its database is damaged. Stop this node and rebuild it")
 
@@ -79,8 +79,7 @@ async def test_damaged_leader_says_so_hands_over_ends_and_gets_everything_again(
         path.rename(tmp_path / path.name)
     await nodes.start(victim)
     await nodes.all_are_level()
-    leader = await nodes.leader()
-    assert leader is not None
+    leader = await nodes.the_leader()
     await nodes.stop(next(name for name in nodes.voters if name not in (victim, leader)))
     for key in KEYS:  # now the log of this node is needed, and it is verified again and again
         located = await nodes.locate("bk", key)
@@ -96,8 +95,7 @@ async def test_damaged_leader_says_so_hands_over_ends_and_gets_everything_again(
 async def test_damaged_node_stays_while_the_others_are_no_majority_without_it(
     nodes: LocalNodes,
 ) -> None:
-    leader = await nodes.leader()
-    assert leader is not None
+    leader = await nodes.the_leader()
     other, victim = (name for name in nodes.voters if name != leader)
     await nodes.stop(other)
     flip_a_key(nodes, victim, b"key-07", b"kdy-07")

@@ -65,6 +65,20 @@ async def until_role(nodes: LocalNodes, name: str, role: str) -> NodeStatus:
     return found[0]
 
 
+async def remove(nodes: LocalNodes, name: str) -> None:
+    """A leader that is new has not heard of all voters yet, and rightly refuses until it has."""
+
+    async def is_removed() -> bool:
+        try:
+            await nodes.ask(RemoveMember(node_id=name, force=True), Accepted)
+        except Refused as error:
+            assert "no majority of the voters would answer" in str(error)
+            return False
+        return True
+
+    await wait_until_async(is_removed, JOIN_SECONDS, f"{name} is removed")
+
+
 @asynccontextmanager
 async def only(nodes: LocalNodes, *names: str) -> AsyncIterator[None]:
     """Those nodes run at first; all are stopped in the end."""
@@ -77,7 +91,7 @@ async def only(nodes: LocalNodes, *names: str) -> AsyncIterator[None]:
 
 
 async def some_follower(nodes: LocalNodes) -> str:
-    leader = await nodes.leader()
+    leader = await nodes.the_leader()
     return next(name for name in nodes.voters if name != leader)
 
 
@@ -145,8 +159,7 @@ async def test_voter_with_an_empty_disk_gets_everything_again_before_it_votes(
         status = await until_role(nodes, wiped, "follower")
         # Also an entry that was proposed after it came back: what it has forgotten is harmless.
         assert status.applied_index > before.commit_index >= 20
-        leader = await nodes.leader()
-        assert leader is not None
+        leader = await nodes.the_leader()
         await nodes.stop(leader)  # the wiped one is needed for the majority
         await nodes.put_inline("bk", b"after", b"x")
         assert len((await nodes.locate("bk", b"k19")).inline) == 1
@@ -264,7 +277,7 @@ async def test_voter_that_was_away_while_the_others_were_replaced_is_counted_whe
             await nodes.start(name)
             await until_votes(nodes, name)
         for name in replaced:
-            await nodes.ask(RemoveMember(node_id=name, force=True), Accepted)
+            await remove(nodes, name)
         for name in replaced:
             await nodes.stop(name)
         await nodes.put_inline("bk", b"k", b"while it was away")
@@ -326,7 +339,7 @@ async def test_removed_node_that_is_added_to_a_full_group_follows_beside_it(
     async with nodes:
         await nodes.make_bucket("bk")
         again = await some_follower(nodes)
-        await nodes.ask(RemoveMember(node_id=again, force=True), Accepted)
+        await remove(nodes, again)
         await until_votes(nodes, "n4")
         await nodes.put_inline("bk", b"k", b"x")
         if is_restarted:
@@ -345,7 +358,7 @@ async def test_removed_node_that_is_added_to_a_full_group_follows_beside_it(
         # It is wanted again when another one goes.
         leader = await nodes.leader()
         other = next(name for name in nodes.settings if name not in (again, leader))
-        await nodes.ask(RemoveMember(node_id=other, force=True), Accepted)
+        await remove(nodes, other)
         await until_votes(nodes, again)
         await nodes.put_inline("bk", b"after", b"x")
 
@@ -362,8 +375,7 @@ async def test_blob_of_which_a_removed_node_had_one_of_two_copies_is_copied_agai
         await nodes.make_bucket("bk")
         request = PlaceBlobs(bucket="bk", epochs=NO_EPOCHS, size=1000)
         place = (await nodes.ask(request, Placed)).placements[0]
-        leader = await nodes.leader()
-        assert leader is not None
+        leader = await nodes.the_leader()
         held = [ref.node_id for ref in place.holders]
         dead = next(name for name in held if name != leader)
         alive = next(name for name in held if name != dead)
@@ -373,7 +385,7 @@ async def test_blob_of_which_a_removed_node_had_one_of_two_copies_is_copied_agai
                 await nodes.write_blob(ref.address, place.blob_id, b"y" * 1000)
         blob = NewBlob(blob_id=place.blob_id, size=1000, holders=(dead, alive))
         assert not isinstance(await nodes.commit(put_of("bk", b"k", blob)), Refusal)
-        await nodes.ask(RemoveMember(node_id=dead, force=True), Accepted)
+        await remove(nodes, dead)
 
         async def holders() -> set[str]:
             counts = {
@@ -413,7 +425,7 @@ async def test_draining_node_takes_blobs_when_there_is_no_other_for_the_second_c
     async with nodes:
         await nodes.all_know_each_other()
         await nodes.make_bucket("bk")
-        leader = await nodes.leader()
+        leader = await nodes.the_leader()
         draining, *dead = (name for name in nodes.settings if name != leader)
         await nodes.ask(DrainMember(node_id=draining), Accepted)
         for name in dead:
@@ -454,8 +466,7 @@ async def test_voter_with_an_empty_disk_elects_nobody_while_another_voter_is_sil
         await nodes.make_bucket("bk")
         await nodes.put_inline("bk", b"k", b"x")
         wiped = await some_follower(nodes)
-        holder = await nodes.leader()
-        assert holder is not None
+        holder = await nodes.the_leader()
         stale = next(name for name in nodes.voters if name not in (wiped, holder))
         for name in nodes.voters:
             await nodes.stop(name)

@@ -122,8 +122,7 @@ async def test_commit_same_request_id_twice_happens_once(nodes: LocalNodes) -> N
 
 
 async def test_commit_to_a_follower_names_the_leaders_address(nodes: LocalNodes) -> None:
-    leader = await nodes.leader()
-    assert leader is not None
+    leader = await nodes.the_leader()
     follower = next(name for name in nodes.addresses if name != leader)
     client = nodes.dialer.control(nodes.addresses[follower])
     with pytest.raises(NotLeader) as caught:
@@ -172,8 +171,7 @@ async def test_place_for_a_missing_upload_is_refused(nodes: LocalNodes) -> None:
 async def test_commit_blob_with_too_few_known_holders_is_not_committed(nodes: LocalNodes) -> None:
     place_ = await place(nodes, 10)
     blob = NewBlob(blob_id=place_.blob_id, size=10, holders=("n1", "elsewhere"))
-    leader = await nodes.leader()
-    assert leader is not None
+    leader = await nodes.the_leader()
     commit = Commit(request_id="r", epochs=NO_EPOCHS, command=put_of("bk", b"k", blob))
     with pytest.raises(Unavailable):
         await nodes.dialer.control(nodes.addresses[leader]).call(commit, timeout_s=5)
@@ -292,8 +290,7 @@ async def test_repair_without_a_good_source_leaves_nothing(nodes: LocalNodes) ->
 
 async def test_stopped_leader_hands_over_and_nothing_is_lost(nodes: LocalNodes) -> None:
     await nodes.put_inline("bk", b"before", b"1")
-    leader = await nodes.leader()
-    assert leader is not None
+    leader = await nodes.the_leader()
     await nodes.stop(leader)
     await nodes.put_inline("bk", b"after", b"2")
     assert (await nodes.locate("bk", b"before")).inline[0][1] == b"1"
@@ -302,7 +299,8 @@ async def test_stopped_leader_hands_over_and_nothing_is_lost(nodes: LocalNodes) 
 
     async def has_all() -> bool:
         statuses = [await nodes.status(name) for name in nodes.addresses]
-        return len({status.applied_index for status in statuses if status is not None}) == 1
+        indexes = {status.applied_index for status in statuses if status is not None}
+        return None not in statuses and len(indexes) == 1
 
     await wait_until_async(has_all, 10, "the restarted node has everything")
 
@@ -347,7 +345,7 @@ async def put_many(nodes: LocalNodes) -> None:
 
 
 async def test_transfer_leadership_moves_it(nodes: LocalNodes) -> None:
-    leader = await nodes.leader()
+    leader = await nodes.the_leader()
     target = next(name for name in nodes.addresses if name != leader)
     await nodes.ask(TransferLeadership(to=target), Accepted)
 
@@ -362,8 +360,8 @@ async def test_peer_query_is_answered_by_a_follower_that_has_applied_enough(
     nodes: LocalNodes,
 ) -> None:
     await nodes.put_inline("bk", b"k", b"1")
-    leader = await nodes.leader()
-    status = await nodes.status(leader or "")
+    leader = await nodes.the_leader()
+    status = await nodes.status(leader)
     assert status is not None
     follower = next(name for name in nodes.addresses if name != leader)
     query = ListObjects(bucket="bk", epochs=NO_EPOCHS)
@@ -435,7 +433,8 @@ async def test_learner_follows_and_holds_blobs(tmp_path: Path) -> None:
 
         async def is_level() -> bool:
             statuses = [await nodes.status(name) for name in ("n1", "n2")]
-            return len({status.applied_index for status in statuses if status}) == 1
+            indexes = {status.applied_index for status in statuses if status is not None}
+            return None not in statuses and len(indexes) == 1
 
         await wait_until_async(is_level, 10, "the learner has applied everything")
 
@@ -471,8 +470,7 @@ async def test_learner_that_was_away_fetches_what_it_missed(tmp_path: Path) -> N
 
 
 async def test_commit_without_quorum_is_never_acknowledged(nodes: LocalNodes) -> None:
-    leader = await nodes.leader()
-    assert leader is not None
+    leader = await nodes.the_leader()
     for name in list(nodes.addresses):
         if name != leader:
             await nodes.stop(name)

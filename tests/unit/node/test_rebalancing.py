@@ -133,6 +133,11 @@ async def holders(nodes: LocalNodes) -> dict[str, tuple[str, set[str]]]:
     return found
 
 
+async def all_have_three(nodes: LocalNodes) -> bool:
+    """The third copy may be recorded after the answer to its PUT."""
+    return all(len(held) == 3 for _, held in (await holders(nodes)).values())
+
+
 def spread(nodes: LocalNodes) -> float:
     """How much fuller the fullest disk is than the emptiest, as a part of a disk."""
     counts = [len(files(nodes, name)) for name in nodes.settings]
@@ -142,7 +147,9 @@ def spread(nodes: LocalNodes) -> float:
 async def test_new_node_gets_its_share_while_everything_stays_readable(nodes: LocalNodes) -> None:
     async with LocalGateway(nodes) as gate:
         await asyncio.to_thread(store_all, gate)
-        assert {len(held) for _, held in (await holders(nodes)).values()} == {3}
+        await wait_until_async(
+            lambda: all_have_three(nodes), JOIN_SECONDS, "each blob has three copies"
+        )
         readers = Readers(gate)
         await nodes.start("n4")
         await nodes.ask(AddMember(node_id="n4", address=nodes.addresses["n4"]), Accepted)

@@ -66,8 +66,7 @@ def on_disk(nodes: LocalNodes, blob_id: str) -> set[str]:
 
 async def a_follower(nodes: LocalNodes) -> str:
     """One of the first three that does not lead."""
-    await wait_until_async(nodes.leader, HEAL_SECONDS, "a leader")
-    leader = await nodes.leader()
+    leader = await nodes.the_leader()
     return "n1" if leader != "n1" else "n2"
 
 

@@ -14,7 +14,8 @@ from tests.support.proxy import Link, Proxy
 from tests.support.wait import wait_until_async
 
 SECRET = b"s" * 32
-WAIT_S = 0.4
+WAIT_S = 0.4  # for an answer that must not come
+ANSWER_S = 5.0  # for one that must
 
 
 class Pair:
@@ -25,8 +26,8 @@ class Pair:
         self.control = dialer.control(f"127.0.0.1:{proxy.ports['n1']}")
         self.reports = reports
 
-    async def call(self) -> Message:
-        return await self.control.call(GetStatus(), timeout_s=WAIT_S)
+    async def call(self, timeout_s: float = WAIT_S) -> Message:
+        return await self.control.call(GetStatus(), timeout_s=timeout_s)
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ async def test_cut_holds_bytes_back_and_delivers_them_after_healing(pair: Pair) 
     assert not pair.reports
     pair.proxy.heal()
     await wait_until_async(lambda: pair.reports, 5, "the report arrives late")
-    assert await pair.call() == Accepted()
+    assert await pair.call(ANSWER_S) == Accepted()
 
 
 async def test_cut_of_one_direction_lets_the_other_through(pair: Pair) -> None:
@@ -72,7 +73,7 @@ async def test_cut_of_one_direction_lets_the_other_through(pair: Pair) -> None:
 
 async def test_cut_of_another_link_changes_nothing(pair: Pair) -> None:
     pair.proxy.set({("gateway", "n1"): Link(cut=True), ("n3", "n1"): Link(cut=True)})
-    assert await pair.call() == Accepted()
+    assert await pair.call(ANSWER_S) == Accepted()
 
 
 async def test_corrupted_bytes_never_arrive_as_a_message(pair: Pair) -> None:

@@ -193,7 +193,7 @@ async def test_read_barrier_without_lease_shares_one_round() -> None:
     async with Network(3) as network:
         leader = await network.leader()
         await leader.driver.propose(b"a")
-        leader.clock.jump_ms += 140  # longer than the lease, shorter than CheckQuorum
+        leader.clock.jump_ms += leader.config.lease_ms + 20  # and shorter than CheckQuorum
         assert not leader.driver.lease_valid_now()
         network.sent.clear()
         indexes = await asyncio.gather(*(leader.driver.read_barrier() for _ in range(100)))
