@@ -208,8 +208,8 @@ class Upkeep:
         if self._self_census.missing:
             count = self._self_census.missing
             problems.append(f"{count} copies are missing or damaged here: they are copied again")
-        elif not self._self_census.is_counted:
-            problems.append("its copies are not counted yet: some may be missing here")
+        elif not self._self_census.has_looked:
+            problems.append("it has not looked yet whether its copies are there")
         return problems + self._scan.problems() if self._consensus.is_leader else problems
 
     def work(self) -> tuple[tuple[str, str], ...]:

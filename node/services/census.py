@@ -97,7 +97,7 @@ class SelfCensus:
         self._leader = leader
         self._barrier = barrier
         self.missing = 0  # as far as is known
-        self.is_counted = False  # all of it, once since the start
+        self.has_looked = False  # at the first blobs: an empty disk shows at once
         self._remembered: list[str] = []  # of these
 
     async def run(self, interval_s: float) -> None:
@@ -105,7 +105,6 @@ class SelfCensus:
         while True:
             try:
                 self.missing = await self.walk()
-                self.is_counted = True
                 await self._until_due(interval_s)
             except Fatal:
                 raise
@@ -147,13 +146,12 @@ class SelfCensus:
                 if self._node_id in blob.holders and not await is_whole(self._chunks, blob_id)
             ]
             missing += len(mine)
-            self.missing = max(
-                self.missing, missing
-            )  # to tell them may take as long as to copy them
-            if mine:
+            self.missing = max(self.missing, missing)
+            if mine:  # to tell the leader may take as long as to copy them
                 _log.warning("copies are missing or damaged", count=len(mine), first=mine[0])
                 await report_bad(self._leader, self._node_id, mine)
             self._remembered += mine[: _REMEMBERED_MAX - len(self._remembered)]
+            self.has_looked = True
             if len(page) < PAGE:
                 return missing
             after = page[-1][0]

@@ -109,10 +109,10 @@ async def test_self_census_says_what_is_missing_before_it_is_told(
 
     await tables.write(write)
     found = SelfCensus(node_id="n1", store=tables, chunks=chunks, leader=leader, barrier=no_barrier)
-    assert not found.is_counted
+    assert not found.has_looked
     walk = asyncio.create_task(found.run(interval_s=3600))
     await wait_until_async(lambda: found.missing == 3, 5, "the missing ones are counted")
-    assert not found.is_counted
+    assert not found.has_looked, "so the one problem follows on the other"
     walk.cancel()
 
 
