@@ -90,6 +90,12 @@ async def only(nodes: LocalNodes, *names: str) -> AsyncIterator[None]:
         await nodes.__aexit__(None, None, None)
 
 
+def let_voters_know_voters_only(nodes: LocalNodes) -> None:
+    """By their settings."""
+    for name in nodes.voters:
+        nodes.change(name, peers={each: nodes.addresses[each] for each in nodes.voters})
+
+
 async def some_follower(nodes: LocalNodes) -> str:
     leader = await nodes.the_leader()
     return next(name for name in nodes.voters if name != leader)
@@ -228,9 +234,7 @@ async def test_voter_that_was_away_finds_a_leader_that_joined_meanwhile(tmp_path
     nodes = LocalNodes(tmp_path, voters=3, learners=1)
     for name in nodes.settings:
         nodes.change(name, voters_max=4, raft=QUICK, compact_interval_s=0.1)
-    for name in nodes.voters:
-        peers = {each: nodes.addresses[each] for each in nodes.voters}
-        nodes.change(name, peers=peers)
+    let_voters_know_voters_only(nodes)
     async with only(nodes, *nodes.voters):
         await nodes.make_bucket("bk")
         away = await some_follower(nodes)
@@ -264,9 +268,7 @@ async def test_voter_that_was_away_while_the_others_were_replaced_is_counted_whe
     nodes = LocalNodes(tmp_path, voters=3, learners=2)
     for name in nodes.settings:
         nodes.change(name, voters_max=5, raft=QUICK, compact_interval_s=0.1)
-    for name in nodes.voters:
-        peers = {each: nodes.addresses[each] for each in nodes.voters}
-        nodes.change(name, peers=peers)
+    let_voters_know_voters_only(nodes)
     async with only(nodes, *nodes.voters):
         await nodes.make_bucket("bk")
         away = await some_follower(nodes)
@@ -294,8 +296,8 @@ async def test_node_that_moved_while_it_was_away_tells_those_that_only_its_setti
     """Nobody leads who could tell either of the other (seed 1000486)."""
     nodes = LocalNodes(tmp_path, voters=3, learners=1)
     for name in nodes.voters:
-        peers = {each: nodes.addresses[each] for each in nodes.voters}
-        nodes.change(name, raft=QUICK, voters_max=3, peers=peers)
+        nodes.change(name, raft=QUICK, voters_max=3)
+    let_voters_know_voters_only(nodes)
     async with only(nodes, *nodes.voters):
         await until_votes(nodes, *nodes.voters)
         await nodes.all_are_level()

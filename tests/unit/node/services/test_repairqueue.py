@@ -5,26 +5,16 @@ import pytest
 from astra.wire import ReportBadBlob
 from node.services import repairqueue
 from node.services.repairqueue import RepairQueue
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.ms = 1_000_000
-
-    def monotonic_ms(self) -> int:
-        return self.ms
-
-    def wall_ms(self) -> int:
-        return self.ms
+from tests.support.handclock import HandClock
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> HandClock:
+    return HandClock()
 
 
 @pytest.fixture
-def queue(clock: Clock) -> RepairQueue:
+def queue(clock: HandClock) -> RepairQueue:
     return RepairQueue(clock, delay_ms=5000)
 
 
@@ -50,10 +40,10 @@ def test_add_again_in_more_danger_moves_it_ahead(queue: RepairQueue) -> None:
     assert names(queue) == ["b", "a"]
 
 
-def test_note_missing_copy_gets_its_delay(queue: RepairQueue, clock: Clock) -> None:
+def test_note_missing_copy_gets_its_delay(queue: RepairQueue, clock: HandClock) -> None:
     queue.note_missing_copy("a")
     assert queue.take_due() is None
-    clock.ms += 5000
+    clock.now_ms += 5000
     assert names(queue) == ["a"]
 
 
@@ -69,26 +59,26 @@ def test_add_to_a_full_queue_pushes_out_only_the_less_endangered(
     assert names(queue) == ["e", "a", "b"]
 
 
-def test_retry_waits_longer_each_time_and_ends(queue: RepairQueue, clock: Clock) -> None:
+def test_retry_waits_longer_each_time_and_ends(queue: RepairQueue, clock: HandClock) -> None:
     queue.add(("a", "n1"), copies=2)
     waits: list[int] = []
     while (taken := queue.take_due()) is not None:
         job, copies, tries = taken
         queue.retry(job, copies, tries + 1)
-        began = clock.ms
-        while len(queue) and clock.ms - began < 60_000:
-            clock.ms += 1000
+        began = clock.now_ms
+        while len(queue) and clock.now_ms - began < 60_000:
+            clock.now_ms += 1000
             if (again := queue.take_due()) is not None:
                 queue.add(again[0], copies=again[1], tries=again[2])
-                waits.append(clock.ms - began)
+                waits.append(clock.now_ms - began)
                 break
     assert waits == [5000, 10_000, 15_000, 20_000]
 
 
-def test_clear_forgets_everything(queue: RepairQueue, clock: Clock) -> None:
+def test_clear_forgets_everything(queue: RepairQueue, clock: HandClock) -> None:
     queue.add(("a", ""), copies=1)
     queue.note_missing_copy("b")
     queue.clear()
-    clock.ms += 10_000
+    clock.now_ms += 10_000
     assert queue.take_due() is None
     assert len(queue) == 0
