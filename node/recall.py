@@ -12,7 +12,7 @@ not waited for, but for as long as one that is there may take to answer, or to t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Set
 from typing import Final, NamedTuple
 
 from astra.errors import AstraError, WireError
@@ -22,7 +22,7 @@ from astra.ports import Clock
 from astra.wire import LogEnd, Membership, Sighting
 from node.membership import ClusterMap
 from node.raft.log import decode_membership
-from node.raft.quorum import is_quorum, members_of, voters_of
+from node.raft.quorum import is_quorum, voters_of
 from node.raft.types import RaftState
 from node.sightings import Sightings, judge
 
@@ -47,22 +47,14 @@ class Recall:
         self._sightings = sightings
         self._cluster = cluster
         self._dialer = dialer
-        self._heard: tuple[LogEnd, ...] = ()  # in the last round of questions
         self._began_ms: int | None = None
-
-    def others(self, state: RaftState) -> list[str]:
-        """Who may have seen this node."""
-        known = frozenset(self._cluster.known_ids()) | frozenset(self._cluster.node_ids())
-        named = (members_of(end.membership) for end in (log_end_of(state), *self._heard))
-        return sorted(known.union(*named) - {self._cluster.node_id})
 
     async def look(self, state: RaftState) -> Verdict:
         """One round of questions. Whatever it decides is durable."""
         own = self._sightings.own
         if own.doubt and not own.is_accepted:
             return Verdict(is_known=True, doubt=own.doubt)
-        seen = await self._ask(self.others(state))
-        self._heard = tuple(each.log_end for each in seen.values() if each.log_end is not None)
+        seen = await self._ask()
         if own.is_accepted:
             _log.warning("this disk counts, as it was decided", doubt=own.doubt)
             await self._renew(seen)
@@ -74,7 +66,8 @@ class Recall:
             if doubt:
                 await self._sightings.distrust(f"{doubt} ({node_id} says so)")
                 return Verdict(is_known=True, doubt=self._sightings.own.doubt)
-        group = newest_group((log_end_of(state), *self._heard))
+        heard = (each.log_end for each in seen.values() if each.log_end is not None)
+        group = newest_group((log_end_of(state), *heard))
         voting = {node_id for node_id, sighting in seen.items() if sighting.takes_part}
         if not is_quorum(group, voting | {self._cluster.node_id}):
             return Verdict(is_known=False)
@@ -101,16 +94,19 @@ class Recall:
 
     async def renew(self) -> None:
         """This node is level with a leader: its disk counts again, as a new one."""
-        await self._renew(await self._ask(self._cluster.node_ids()))
+        await self._renew(await self._ask())
 
     async def _renew(self, seen: dict[str, Sighting]) -> None:
         newest = max((each.life for each in seen.values()), default=0)
         await self._sightings.renew(newest, self._clock.wall_ms())
 
-    async def _ask(self, node_ids: Sequence[str]) -> dict[str, Sighting]:
-        """The answers, by node, of those that gave one themselves."""
-        others = [node_id for node_id in node_ids if node_id != self._cluster.node_id]
-        refs = self._cluster.refs(others)
+    async def _ask(self) -> dict[str, Sighting]:
+        """The answers, by node, of those that gave one themselves. Everybody is asked that has an
+        address here: a voter that has none tells it by its first report."""
+        known = [
+            node_id for node_id in self._cluster.known_ids() if node_id != self._cluster.node_id
+        ]
+        refs = self._cluster.refs(known)
         answers = await asyncio.gather(*(self._ask_one(ref.address) for ref in refs))
         return {
             ref.node_id: answer

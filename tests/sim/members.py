@@ -134,7 +134,7 @@ class MembersWorld(World):
         if not (recorded_nodes(node) and has_log(node.storage.log)):
             self._configure(node)
             self._write_addresses(node, node.settings.peers, port)
-        elif self.may_move and has_log(node.storage.log) and self._moves.random() < MOVES:
+        elif self.may_move and self._moves.random() < MOVES:
             self._write_addresses(node, (*node.settings.peers, *self.nodes), port + 1)
             self.note(f"{node.name} moves to {node.address}")
         super().boot(node)

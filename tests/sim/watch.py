@@ -73,9 +73,9 @@ class Watch:
     def _check_durable(self, entry: Entry, name: str) -> None:
         """It is, or was on a disk that is lost since, with a majority of those who voted then: by
         any membership that was appended after it, which its leader may be the only one to have."""
-        cores = [node.core for node in self.nodes.values() if node.core is not None]
-        if self.nodes[name].core not in cores:
+        if self.nodes[name].core is None:
             return
+        cores = [node.core for node in self.nodes.values() if node.core is not None]
         holders = {each.name for each in self.nodes.values() if _has_entry(each.storage.log, entry)}
         had = {
             each
